@@ -1,0 +1,108 @@
+"""What has happened: past tense, no secrets.
+
+Events are for observers and may be dropped by a slow one; nothing that must not be lost is only an event.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mooring.types import Access, Struct
+
+
+class Event(Struct, tag_field="event"):
+    """The base of every event."""
+
+    at: datetime
+
+
+class ConnectorEvent(Event):
+    """The base of events about one connector."""
+
+    connector_id: str
+    connector: str
+    connector_type: str
+
+
+class ConnectorRegistered(ConnectorEvent, tag=True):
+    """A connector was stored."""
+
+
+class ConnectorUpdated(ConnectorEvent, tag=True):
+    """A connector was changed."""
+
+    version: int
+
+
+class ConnectorDeleted(ConnectorEvent, tag=True):
+    """A connector was removed."""
+
+
+class ConnectorVerified(ConnectorEvent, tag=True):
+    """The vendor accepted a connector's credentials."""
+
+    subject: str
+
+
+class VerificationFailed(ConnectorEvent, tag=True):
+    """The vendor did not accept a connector's credentials, or did not answer."""
+
+    error: str
+    message: str
+
+
+class DiscoveryStarted(Event, tag=True):
+    """Connectors are being asked what they reach."""
+
+    connectors: int
+
+
+class ResourceFound(ConnectorEvent, tag=True):
+    """A connector reaches a resource."""
+
+    resource_type: str
+    resource_id: str
+
+
+class DiscoveryFailed(ConnectorEvent, tag=True):
+    """A connector could not be asked, for one resource type and unit or at all."""
+
+    resource_type: str | None
+    unit: str
+    error: str
+    message: str
+
+
+class DiscoveryFinished(Event, tag=True):
+    """All connectors have answered, or failed to."""
+
+    connectors: int
+    resources: int
+    failures: int
+
+
+class CredentialsIssued(ConnectorEvent, tag=True):
+    """Credentials were made by the vendor and handed to a consumer."""
+
+    resource_type: str
+    resource_id: str | None
+    access: Access
+    consumer: str
+    expires_at: datetime | None
+    narrowed: bool
+
+
+class IssueFailed(ConnectorEvent, tag=True):
+    """Credentials were asked for and not had."""
+
+    resource_type: str
+    resource_id: str | None
+    consumer: str
+    error: str
+    message: str
+
+
+class Lagged(Struct):
+    """Given to a subscriber that was too slow: so many events were dropped here."""
+
+    missed: int

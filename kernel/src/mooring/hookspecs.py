@@ -1,0 +1,369 @@
+"""The plugin contract: what a connector must do, and what it may.
+
+A connector plugin is an object whose methods carry `@hookimpl`, named by an entry point of the group
+`mooring.connectors` under the name of its connector type. `Connector` must be implemented whole; each of the other
+Protocols is an optional power, present or absent. The same classes are pluggy's specifications, checked when a plugin is
+loaded, and typing Protocols, checked by mypy and pyright.
+
+`SystemPlugin` names the hooks of plugins in the group `mooring.system`, which extend mooring itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime, timedelta  # noqa: TC003  (msgspec reads the annotations)
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pluggy
+
+from mooring.credentials import Credentials
+from mooring.types import Access, Clock, Config, ConnectorType, Identity, Resource, Struct, Unit
+
+if TYPE_CHECKING:
+    import click
+
+    from mooring.broker import Broker
+    from mooring.bus import Bus
+    from mooring.http import Http
+    from mooring.limits import Limits
+    from mooring.store import Store
+
+hookspec = pluggy.HookspecMarker("mooring")
+hookimpl = pluggy.HookimplMarker("mooring")
+
+ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
+SessionT = TypeVar("SessionT")
+
+
+class Tools(Struct):
+    """What the kernel lends to a plugin for as long as the broker lives."""
+
+    http: Http
+    limits: Limits
+    clock: Clock
+
+
+class Context(Struct):
+    """For whom a session is opened, and what it may use."""
+
+    connector_id: str
+    connector: str
+    consumer: str
+    tools: Tools
+    shared: Any = None
+    """What the plugin's own `lifespan` yielded."""
+
+    @property
+    def http(self) -> Http:
+        """The kernel's HTTP client."""
+        return self.tools.http
+
+    @property
+    def clock(self) -> Clock:
+        """The kernel's clock."""
+        return self.tools.clock
+
+
+class VerifyRequest(Struct):
+    """Are these credentials good: at all, for a resource type, for one resource?"""
+
+    resource_type: str | None = None
+    resource_id: str | None = None
+
+
+class DiscoverRequest(Struct):
+    """Which resources of a type are there, in one unit?"""
+
+    resource_type: str
+    unit: Unit = Unit()
+    resource_id: str | None = None
+    """Only this one; the plugin may then ask the vendor for just it."""
+
+
+class CredentialRequest(Struct):
+    """Credentials for this, no wider and no longer."""
+
+    resource_type: str
+    resource_id: str | None
+    """Canonical; None where the type has one instance per connector and none was named."""
+    access: Access
+    ttl: timedelta | None
+    """Already within the auth method's bounds; None where the method has none."""
+    consumer: str
+    allow_unnarrowed: bool = False
+    allow_long_lived: bool = False
+
+
+class LiftRequest(Struct):
+    """Make a configuration out of what the local machine has."""
+
+    auth_method: str | None = None
+    """Wanted, or None for the plugin's choice."""
+    options: Mapping[str, Any] = {}
+    """Fields that the caller gave already, such as a profile or a region."""
+    allow_implicit: bool = False
+
+
+class Lifted(Struct):
+    """A configuration that was found on the local machine."""
+
+    auth_method: str
+    config: Config
+    source: str
+    """Where it was found, for people: `profile 'dev' in ~/.aws/credentials`."""
+    expires_at: datetime | None = None
+
+
+class RenderRequest(Struct):
+    """Write credentials in one of the formats that the connector type names."""
+
+    credentials: Credentials
+    format: str
+
+
+class ClientRequest(Struct):
+    """Make a ready client of credentials; `renew` gives fresh ones whenever the client needs them."""
+
+    credentials: Credentials
+    renew: Callable[[], Awaitable[Credentials]]
+    resource_type: str
+    resource_id: str | None
+
+
+class BlockingClientRequest(Struct):
+    """The same for synchronous hosts: `renew` blocks, and may be called from any thread."""
+
+    credentials: Credentials
+    renew: Callable[[], Credentials]
+    resource_type: str
+    resource_id: str | None
+
+
+class Explanation(Struct):
+    """What exactly issuing would do, without doing it."""
+
+    narrowed: bool
+    calls: tuple[str, ...]
+    """The vendor's operations in order, such as `sts:AssumeRole`."""
+    policy: dict[str, Any] | None = None
+    """The exact policy that confines the credentials, where there is one."""
+    notes: tuple[str, ...] = ()
+
+
+class Connector(Protocol[ConfigT, SessionT]):
+    """What every connector plugin does."""
+
+    @hookspec
+    def describe(self) -> ConnectorType:
+        """The connector type: auth methods, resource types. Pure, and imports no vendor SDK.
+
+        >>> from mooring.testing import example
+        >>> example.describe().name
+        'example'
+        """
+        ...
+
+    @hookspec
+    def canonical(self, resource_type: str, text: str) -> str:
+        """The one form of a resource id that stands for all accepted ones. Pure.
+
+        Raises:
+            InvalidConfig: the text is no id of that type.
+
+        >>> from mooring.testing import example
+        >>> example.canonical("example-bucket", "example://b/")
+        'b'
+        """
+        ...
+
+    @hookspec
+    def authenticate(self, config: ConfigT, context: Context) -> AbstractAsyncContextManager[SessionT]:
+        """A session: an authenticated vendor client, good for concurrent use until the context ends.
+
+        It should cost no call of the vendor beyond what authentication needs. The kernel opens one session a job and
+        uses it from several tasks.
+
+        Raises:
+            AuthFailed: the vendor does not accept the credentials.
+
+        >>> import anyio
+        >>> from mooring.testing import example, example_context
+        >>> async def session():
+        ...     async with example.authenticate(example.describe().auth_methods[0].config(user="u"), example_context()) as s:
+        ...         return s
+        >>> anyio.run(session)
+        'u'
+        """
+        ...
+
+    @hookspec
+    async def verify(self, session: SessionT, request: VerifyRequest) -> Identity:
+        """Whom the vendor takes us for; with a resource, only if that is reachable.
+
+        Raises:
+            AuthFailed, AccessDenied, ResourceNotFound, Unreachable.
+
+        >>> import anyio
+        >>> from mooring.hookspecs import VerifyRequest
+        >>> from mooring.testing import example
+        >>> anyio.run(example.verify, "u", VerifyRequest()).subject
+        'u'
+        """
+        ...
+
+    @hookspec
+    def discover(self, session: SessionT, request: DiscoverRequest) -> AsyncGenerator[Resource, None]:
+        """The resources of one type in one unit, as they are found, with canonical ids, each once.
+
+        Opens no cancel scope and no task group around a `yield`; the kernel closes it with `aclosing`.
+
+        >>> import anyio
+        >>> from mooring.hookspecs import DiscoverRequest
+        >>> from mooring.testing import example
+        >>> async def ids():
+        ...     return [r.id async for r in example.discover("u", DiscoverRequest(resource_type="example-bucket"))]
+        >>> anyio.run(ids)
+        ['a', 'b']
+        """
+        ...
+
+    @hookspec
+    async def issue_credentials(self, session: SessionT, request: CredentialRequest) -> Credentials:
+        """Credentials for exactly the request, with their real expiry, saying whether they are `narrowed`.
+
+        Raises:
+            NotNarrowed: the auth method cannot confine them and the request does not allow wider ones.
+            LongLived: only credentials without an end could be had and the request does not allow it.
+
+        >>> import anyio
+        >>> from mooring.hookspecs import CredentialRequest
+        >>> from mooring.testing import example
+        >>> request = CredentialRequest(resource_type="example-bucket", resource_id="a", access="read", ttl=None,
+        ...                             consumer="docs")
+        >>> anyio.run(example.issue_credentials, "u", request).narrowed
+        True
+        """
+        ...
+
+
+class Qualify(Protocol):
+    """Optional: ids that are complete only with the connector's settings (a bare cluster name and its region)."""
+
+    @hookspec
+    def qualify(self, resource_type: str, resource_id: str, settings: Mapping[str, Any]) -> str:
+        """The canonical id, completed from the settings that are not secret. Pure.
+
+        Raises:
+            InvalidConfig: the settings do not decide it; the message names the forms that would.
+        """
+        ...
+
+
+class Covers(Protocol):
+    """Optional: scopes that contain other ids (a bucket contains its prefixes)."""
+
+    @hookspec
+    def covers(self, resource_type: str, scope: str, resource_id: str) -> bool:
+        """Whether the canonical `scope` contains the canonical id. Pure; equality is the kernel's own."""
+        ...
+
+
+class Units(Protocol[SessionT]):
+    """Optional: discovery in several places, each asked by itself."""
+
+    @hookspec
+    async def units(self, session: SessionT, resource_type: str) -> tuple[Unit, ...]:
+        """The regions or accounts to ask for a resource type."""
+        ...
+
+
+class Lift(Protocol):
+    """Optional: auto-configuration from the local machine."""
+
+    @hookspec
+    async def lift(self, request: LiftRequest) -> Lifted:
+        """A configuration from what the machine has, reading nothing that was not asked for.
+
+        Raises:
+            NothingToLift: there is none. The message says where was looked.
+        """
+        ...
+
+
+class Explain(Protocol[ConfigT]):
+    """Optional: say exactly what issuing would do."""
+
+    @hookspec
+    def explain(self, config: ConfigT, request: CredentialRequest) -> Explanation:
+        """The calls and the exact policy, without a call. Raises what issuing would raise before its first call."""
+        ...
+
+
+class Render(Protocol):
+    """Optional: output formats of the credential kinds that the type names."""
+
+    @hookspec
+    def render(self, request: RenderRequest) -> str:
+        """The text of the credentials in that format, secrets in the clear."""
+        ...
+
+
+class Client(Protocol):
+    """Optional: a ready native client of the credential kinds that the type names."""
+
+    @hookspec
+    def client(self, request: ClientRequest) -> AbstractAsyncContextManager[Any]:
+        """A client that renews its own credentials for as long as it lives."""
+        ...
+
+
+class BlockingClient(Protocol):
+    """Optional: the same for synchronous hosts."""
+
+    @hookspec
+    def blocking_client(self, request: BlockingClientRequest) -> AbstractContextManager[Any]:
+        """A client that renews its own credentials for as long as it lives."""
+        ...
+
+
+class Lifespan(Protocol):
+    """Optional: what lives as long as the broker: shared SDK clients, pools."""
+
+    @hookspec
+    def lifespan(self, tools: Tools) -> AbstractAsyncContextManager[Any]:
+        """Entered before the first session of the plugin, left when the broker closes; yields `Context.shared`."""
+        ...
+
+
+POWERS: tuple[type, ...] = (Qualify, Covers, Units, Lift, Explain, Render, Client, BlockingClient, Lifespan)
+"""The optional powers, each a specification of its own with one hook."""
+
+
+class SystemPlugin(Protocol):
+    """What a plugin of the group `mooring.system` may do; every hook is optional and all plugins are called."""
+
+    @hookspec
+    def commands(self, cli: click.Group) -> None:
+        """Add commands to the CLI."""
+        ...
+
+    @hookspec
+    def subscribe(self, bus: Bus) -> None:
+        """Take events, by `bus.spawn` of a task that subscribes."""
+        ...
+
+    @hookspec
+    def open_store(self, url: str) -> AbstractAsyncContextManager[Store] | None:
+        """A store for a URL whose scheme this plugin serves; None for any other."""
+        ...
+
+    @hookspec
+    def master_key(self, url: str) -> bytes | None:
+        """The 32 bytes of the master key that a URL names, if this plugin serves its scheme."""
+        ...
+
+    @hookspec
+    def lifespan(self, broker: Broker) -> AbstractAsyncContextManager[None]:
+        """Entered with the broker, for plugins that run something."""
+        ...

@@ -1,0 +1,344 @@
+"""The values that every room speaks of: secrets, connector types, connectors, resources."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, dataclass_transform
+
+import msgspec
+
+from mooring.errors import InvalidConfig, suggest
+
+Access = Literal["list", "read", "write"]
+"""What a caller wants to do with a resource; `read` includes `list`, `write` includes both."""
+
+ACCESSES: tuple[Access, ...] = ("list", "read", "write")
+
+MASK = "********"
+
+C = TypeVar("C", bound="Config")
+
+
+class Secret:
+    """A value that shows itself only when asked by `reveal()`.
+
+    Not a `str`, so that an f-string cannot print it, and not a Struct, so that no encoder can write it.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise TypeError("a secret is made of a str")
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK!r})"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    __hash__ = None  # type: ignore[assignment]  # a hash is a fingerprint
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
+class ValueMeta(msgspec.StructMeta):
+    """Makes Structs immutable and built by keyword, subclasses too (msgspec itself does not pass `kw_only` on)."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> ValueMeta:
+        return super().__new__(mcls, name, bases, namespace, **{"kw_only": True, "frozen": True} | options)
+
+
+class Struct(msgspec.Struct, metaclass=ValueMeta):
+    """The base of mooring's values: immutable, built by keyword."""
+
+
+class Config(msgspec.Struct, metaclass=ValueMeta, forbid_unknown_fields=True):
+    """The base of an auth method's configuration.
+
+    Fields annotated `Secret` are sealed at rest and masked everywhere; give each field a description with
+    `Annotated[str, msgspec.Meta(description=...)]`. Check formats in `__post_init__`, raising `InvalidConfig`.
+    """
+
+
+class ConfigField(Struct):
+    """What is known of one field of a `Config` without a value."""
+
+    name: str
+    type: str
+    required: bool
+    secret: bool
+    default: Any = None
+    description: str = ""
+    multiple: bool = False
+
+
+class Lifetime(Struct):
+    """The shortest, the usual and the longest life of credentials that an auth method issues."""
+
+    minimum: timedelta
+    default: timedelta
+    maximum: timedelta
+
+    def clamp(self, wish: timedelta | None) -> timedelta:
+        """The wish, or the default, brought within the bounds."""
+        return min(max(wish or self.default, self.minimum), self.maximum)
+
+
+class AuthMethod(Struct):
+    """One way to authenticate a connector type."""
+
+    name: str
+    config: type[Config]
+    title: str = ""
+    description: str = ""
+    temporary: bool = False
+    """Whether what it issues ends by itself."""
+    lifetime: Lifetime | None = None
+    """Bounds of the life of issued credentials, where the caller has a choice."""
+    implicit: bool = False
+    """Whether it takes the identity of the machine that mooring runs on; off unless the configuration allows it."""
+
+
+class ResourceType(Struct):
+    """A class of resources that a connector type reaches."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    instances: bool = True
+    """Whether one connector can reach many of them."""
+    auth_methods: tuple[str, ...] = ()
+    """The auth methods that serve it; all, if empty."""
+    permissions: tuple[str, ...] = ()
+    """The vendor's permissions that a connector needs for it."""
+    formats: tuple[str, ...] = ()
+    """The accepted forms of a resource id; the canonical one first."""
+    narrowable: bool = True
+    """Whether credentials for one resource are less than the connector's own; false for a generic, whole account."""
+
+
+class ConnectorType(Struct):
+    """What a plugin offers."""
+
+    name: str
+    auth_methods: tuple[AuthMethod, ...]
+    resource_types: tuple[ResourceType, ...]
+    title: str = ""
+    description: str = ""
+    credentials: tuple[type, ...] = ()
+    """The credential kinds that this plugin renders and makes clients for, whoever issued them."""
+    formats: tuple[str, ...] = ()
+    """The output formats of `render`, beside json."""
+
+    def auth_method(self, name: str) -> AuthMethod | None:
+        """The auth method of that name."""
+        return next((method for method in self.auth_methods if method.name == name), None)
+
+    def resource_type(self, name: str) -> ResourceType | None:
+        """The resource type of that name."""
+        return next((kind for kind in self.resource_types if kind.name == name), None)
+
+
+class Sealed(Struct):
+    """Secrets at rest: each field under the record's data key, that one under the master key `key_id`."""
+
+    key_id: str
+    check: bytes
+    """A fingerprint of the master key, so that a wrong key can be told from altered data."""
+    wrapped: bytes
+    """The record's data key, encrypted."""
+    fields: dict[str, bytes]
+    """Field name to nonce and ciphertext."""
+
+
+class Connector(Struct):
+    """A stored, named configuration of a connector type. Holds no secret in the clear.
+
+    Multi-type when `resource_type` is None, single-type otherwise; single-instance when `resource_id` is set.
+    """
+
+    id: str
+    name: str
+    type: str
+    auth_method: str
+    resource_type: str | None = None
+    resource_id: str | None = None
+    settings: dict[str, Any] = {}
+    """The configuration's fields that are not secret."""
+    sealed: Sealed | None = None
+    labels: dict[str, str] = {}
+    description: str = ""
+    owner: str = ""
+    expires_at: datetime | None = None
+    """When the connector's own credentials end, where that is known."""
+    expires_skew: timedelta = timedelta(0)
+    """How long before `expires_at` the connector counts as expired."""
+    ttl: timedelta | None = None
+    """The life that issued credentials get when the caller names none."""
+    allow_unnarrowed: bool = False
+    allow_long_lived: bool = False
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+    """Grows by one with each update; an update of a stale version is refused."""
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the connector's own credentials have ended."""
+        return self.expires_at is not None and now >= self.expires_at - self.expires_skew
+
+
+class Resource(Struct):
+    """One instance of a resource type; `id` is canonical."""
+
+    type: str
+    id: str
+    region: str | None = None
+    attributes: dict[str, str] = {}
+
+
+class Unit(Struct):
+    """One place that discovery asks by itself, with a deadline of its own: a region, an account, or all at once."""
+
+    name: str = ""
+
+
+class Identity(Struct):
+    """Whom the vendor takes the connector for."""
+
+    subject: str
+    account: str | None = None
+    expires_at: datetime | None = None
+    """When the vendor says that the connector's own credentials end, where it does."""
+
+
+class Clock(Protocol):
+    """Where the time comes from; tests hand in their own."""
+
+    def now(self) -> datetime:
+        """The wall clock, aware and in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from some start, never going back."""
+        ...
+
+
+def instant(value: str | float | datetime) -> datetime:
+    """An aware UTC datetime from RFC 3339 text, Unix seconds or a datetime; a naive one is taken as UTC.
+
+    >>> instant("2026-01-02T03:04:05Z")
+    datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
+    >>> instant("2026-01-02 03:04:05").isoformat()
+    '2026-01-02T03:04:05+00:00'
+
+    Raises:
+        InvalidConfig: the text is not a date and time.
+    """
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            message = "not a date and time; write it like 2026-12-31T23:59:59Z"
+            raise InvalidConfig(message) from None
+    else:
+        moment = datetime.fromtimestamp(value, UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def fields_of(config: type[Config]) -> tuple[ConfigField, ...]:
+    """The fields of a configuration, in the order of their declaration."""
+    return tuple(_field(item) for item in msgspec.structs.fields(config))
+
+
+def _field(item: msgspec.structs.FieldInfo) -> ConfigField:
+    info = msgspec.inspect.type_info(item.type)
+    description = ""
+    while isinstance(info, msgspec.inspect.Metadata):
+        description = description or str((info.extra_json_schema or {}).get("description", ""))
+        info = info.type
+    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    kind = next((one for one in kinds if not isinstance(one, msgspec.inspect.NoneType)), info)
+    secret = isinstance(kind, msgspec.inspect.CustomType) and kind.cls is Secret
+    multiple = isinstance(kind, msgspec.inspect.VarTupleType | msgspec.inspect.ListType | msgspec.inspect.DictType)
+    return ConfigField(
+        name=item.encode_name,
+        type="secret" if secret else type(kind).__name__.removesuffix("Type").lower(),
+        required=item.required,
+        secret=secret,
+        default=None if item.required or secret else _default(item),
+        description=description,
+        multiple=multiple,
+    )
+
+
+def _default(item: msgspec.structs.FieldInfo) -> Any:
+    if item.default is not msgspec.NODEFAULT:
+        return item.default
+    return item.default_factory() if item.default_factory is not msgspec.NODEFAULT else None
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Secret:
+        if isinstance(value, Secret):
+            return value
+        if isinstance(value, str):
+            return Secret(value)
+        raise TypeError("expected a text")
+    raise NotImplementedError(kind)
+
+
+def build_config(config: type[C], values: Mapping[str, Any]) -> C:
+    """A configuration from plain values; texts become secrets, numbers and flags where the field wants them.
+
+    Raises:
+        InvalidConfig: a field is missing, unknown or malformed. Never says the value.
+    """
+    fields = {field.name: field for field in fields_of(config)}
+    for name in values:
+        if name not in fields:
+            raise InvalidConfig(f"unknown field {name!r}; {suggest(name, fields)}", field=name)
+    for field in fields.values():
+        if field.required and values.get(field.name) in (None, ""):
+            raise InvalidConfig(f"field {field.name!r} is required", field=field.name)
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return msgspec.convert(given, config, dec_hook=_decode, strict=False)
+    except msgspec.ValidationError as error:
+        # msgspec says the expected type and the path, never the value: "Expected `int`, got `str` - at `$.port`"
+        text, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`").split(".")[0].split("[")[0]
+    message = f"field {name!r} is malformed: {text[:1].lower()}{text[1:]}" if name else f"configuration is malformed: {text}"
+    raise InvalidConfig(message, field=name or None)  # outside the except: no cause that might quote the input
+
+
+def split_config(config: Config) -> tuple[dict[str, Any], dict[str, Secret]]:
+    """The fields that are not secret, as plain values, and those that are. Fields at their default are left out."""
+    plain: dict[str, Any] = {}
+    secrets: dict[str, Secret] = {}
+    for field in fields_of(type(config)):
+        value = getattr(config, field.name)
+        if isinstance(value, Secret):
+            secrets[field.name] = value
+        elif value is not None and (field.required or value != field.default):
+            plain[field.name] = msgspec.to_builtins(value)
+    return plain, secrets
