@@ -104,6 +104,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"mooring.{name}")
     raise AttributeError(f"module 'mooring' has no attribute {name!r}")
 
+
 __all__ = [
     "Access",
     "AccessDenied",

@@ -25,13 +25,13 @@ class Credentials(Struct):
     """What was given less, or more, than was asked for; one sentence each."""
 
 
-class BearerToken(Credentials, tag="bearer-token"):
+class BearerToken(Credentials, kw_only=True, tag="bearer-token"):
     """An OAuth 2.0 bearer token (RFC 6750)."""
 
     token: Secret
 
 
-class KubernetesAccess(Credentials, tag="kubernetes-access"):
+class KubernetesAccess(Credentials, kw_only=True, tag="kubernetes-access"):
     """The way into one Kubernetes cluster: a token, or a client certificate."""
 
     server: str
@@ -48,7 +48,7 @@ class KubernetesAccess(Credentials, tag="kubernetes-access"):
     insecure_skip_tls_verify: bool = False
 
 
-class RegistryLogin(Credentials, tag="registry-login"):
+class RegistryLogin(Credentials, kw_only=True, tag="registry-login"):
     """A user and password for one container registry."""
 
     registry: str

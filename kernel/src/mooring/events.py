@@ -102,6 +102,13 @@ class IssueFailed(ConnectorEvent, tag=True):
     message: str
 
 
+class TaskFailed(Event, tag=True):
+    """Something that ran beside the broker (a subscriber, a plugin's task) ended with an error."""
+
+    task: str
+    error: str
+
+
 class Lagged(Struct):
     """Given to a subscriber that was too slow: so many events were dropped here."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from datetime import datetime, timedelta  # noqa: TC003  (msgspec reads the annotations)
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
@@ -34,6 +34,7 @@ hookimpl = pluggy.HookimplMarker("mooring")
 
 ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
 SessionT = TypeVar("SessionT")
+SessionT_contra = TypeVar("SessionT_contra", contravariant=True)
 
 
 class Tools(Struct):
@@ -51,6 +52,8 @@ class Context(Struct):
     connector: str
     consumer: str
     tools: Tools
+    expires_at: datetime | None = None
+    """When the connector's own credentials end, where that is known."""
     shared: Any = None
     """What the plugin's own `lifespan` yielded."""
 
@@ -269,11 +272,11 @@ class Covers(Protocol):
         ...
 
 
-class Units(Protocol[SessionT]):
+class Units(Protocol[SessionT_contra]):
     """Optional: discovery in several places, each asked by itself."""
 
     @hookspec
-    async def units(self, session: SessionT, resource_type: str) -> tuple[Unit, ...]:
+    async def units(self, session: SessionT_contra, resource_type: str) -> tuple[Unit, ...]:
         """The regions or accounts to ask for a resource type."""
         ...
 

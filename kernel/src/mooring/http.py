@@ -48,7 +48,7 @@ class Http:
         if isinstance(self._client, Tls):
             import httpx
 
-            self._client = httpx.AsyncClient(verify=self._client.context, timeout=None, follow_redirects=False)
+            self._client = httpx.AsyncClient(verify=self._client.context, timeout=None, follow_redirects=False)  # noqa: S113  budgets bound the time
         return self._client
 
     async def get_json(self, path: str, **params: str) -> Any:
@@ -68,11 +68,11 @@ class Http:
 
         problem: VendorError
         try:
-            response = await self._connected().request(
-                method, self._base + path, headers=self._headers, **arguments
-            )
+            response = await self._connected().request(method, self._base + path, headers=self._headers, **arguments)
         except httpx.HTTPError as error:
-            problem = Unreachable(f"no answer from {self._base}: {type(error).__name__}; check the address and the network")
+            problem = Unreachable(
+                f"no answer from {self._base}: {type(error).__name__}; check the address and the network"
+            )
         else:
             if response.is_success:
                 return response.json() if response.content else None
@@ -92,7 +92,7 @@ class Http:
                 seconds = response.headers.get("retry-after", "")
                 after = timedelta(seconds=int(seconds)) if seconds.isdigit() else None
                 return Throttled(f"{said}: too many calls; try again later", retry_after=after)
-            case status if status >= 500:
+            case status if status >= 500:  # noqa: PLR2004  RFC 9110 section 15.6
                 return Unreachable(f"{said}: its server failed; try again later")
         return Rejected(f"{said}: it refused the request")
 

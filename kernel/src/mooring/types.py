@@ -169,7 +169,7 @@ class Sealed(Struct):
     """Field name to nonce and ciphertext."""
 
 
-class Connector(Struct):
+class Connector(Struct, kw_only=True):
     """A stored, named configuration of a connector type. Holds no secret in the clear.
 
     Multi-type when `resource_type` is None, single-type otherwise; single-instance when `resource_id` is set.
@@ -327,7 +327,9 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
         # msgspec says the expected type and the path, never the value: "Expected `int`, got `str` - at `$.port`"
         text, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`").split(".")[0].split("[")[0]
-    message = f"field {name!r} is malformed: {text[:1].lower()}{text[1:]}" if name else f"configuration is malformed: {text}"
+    message = (
+        f"field {name!r} is malformed: {text[:1].lower()}{text[1:]}" if name else f"configuration is malformed: {text}"
+    )
     raise InvalidConfig(message, field=name or None)  # outside the except: no cause that might quote the input
 
 

@@ -1,0 +1,188 @@
+"""`open_broker`: the only place where the rooms meet."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from mooring.broker import Broker, Budgets, Desk
+from mooring.bus import open_bus
+from mooring.cache import Cache
+from mooring.errors import InvalidConfig, NoMasterKey, StoreUnavailable
+from mooring.hookspecs import Tools
+from mooring.http import open_http
+from mooring.journal import keep_journal
+from mooring.limits import Limits
+from mooring.registry import Registry, SystemPlugins
+from mooring.shelf import SealedShelf
+from mooring.store import Store, open_sqlite
+from mooring.types import Clock, Secret, Struct
+from mooring.vault import MasterKey, Vault, key_file, parse_keys
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        """The wall clock."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """The monotonic clock."""
+        return time.monotonic()
+
+
+class Settings(Struct):
+    """What the environment says about where things are and what is allowed."""
+
+    home: Path
+    """The store, the key file and the cache: MOORING_HOME, or the user's data folder."""
+    store: str | None = None
+    """MOORING_STORE: a URL that a system plugin serves; the SQLite file in `home` if there is none."""
+    master_key: str | None = None
+    """MOORING_MASTER_KEY: `id:key`, several separated by commas, or a URL that a system plugin serves."""
+    allow_implicit: bool = False
+    """MOORING_ALLOW_IMPLICIT: whether connectors may take the identity of this machine."""
+
+    @property
+    def store_file(self) -> Path:
+        """The SQLite file."""
+        return self.home / "mooring.db"
+
+    @property
+    def key_file(self) -> Path:
+        """The master keys, where the environment holds none."""
+        return self.home / "master.key"
+
+    @property
+    def cache_folder(self) -> Path:
+        """Issued credentials, sealed."""
+        return self.home / "cache"
+
+
+def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in environment variables.
+
+    Raises:
+        InvalidConfig: a variable is malformed.
+    """
+    home = environment.get("MOORING_HOME")
+    if not home:
+        from platformdirs import user_data_path
+
+        home = str(user_data_path("mooring", appauthor=False))
+    allow = environment.get("MOORING_ALLOW_IMPLICIT", "").lower()
+    if allow not in ("", "0", "1", "false", "true", "no", "yes"):
+        raise InvalidConfig("MOORING_ALLOW_IMPLICIT is neither 1 nor 0", field="MOORING_ALLOW_IMPLICIT")
+    return Settings(
+        home=Path(home).expanduser(),
+        store=environment.get("MOORING_STORE") or None,
+        master_key=environment.get("MOORING_MASTER_KEY") or None,
+        allow_implicit=allow in ("1", "true", "yes"),
+    )
+
+
+@asynccontextmanager
+async def open_broker(
+    *,
+    settings: Settings | None = None,
+    plugins: Iterable[object] | None = None,
+    system_plugins: Iterable[object] | None = None,
+    store: Store | None = None,
+    vault: Vault | None = None,
+    clock: Clock | None = None,
+    limits: Limits | None = None,
+    budgets: Budgets | None = None,
+    consumer: str | None = None,
+    share_cache: bool = True,
+    journal: bool = False,
+) -> AsyncGenerator[Broker, None]:
+    """A broker, for as long as the context lives.
+
+    Args:
+        settings: where things are; from the environment unless given.
+        plugins: connector plugins; the installed ones unless given.
+        system_plugins: the same for plugins that extend mooring itself.
+        store: connectors at rest; the SQLite file of the settings unless given.
+        vault: seals and opens secrets; with the master key of the settings unless given.
+        clock: the machine's unless given.
+        limits: how many calls may be under way at once.
+        budgets: how long each verb may take.
+        consumer: who takes credentials when a caller names nobody; user@host unless given.
+        share_cache: whether issued credentials are shared, sealed, with other processes of this user.
+        journal: whether every event becomes a line of structlog.
+
+    Raises:
+        StoreError: the store cannot be used.
+        InvalidConfig: an environment variable is malformed.
+    """
+    settings = settings or settings_from()
+    clock = clock or SystemClock()
+    system = SystemPlugins(system_plugins)
+    registry = Registry(plugins)
+    vault = vault or Vault(lambda: _master_keys(settings, system))
+    async with AsyncExitStack() as stack:
+        if store is None:
+            store = await stack.enter_async_context(_open_store(settings, system))
+        http = await stack.enter_async_context(open_http())
+        bus = await stack.enter_async_context(open_bus())
+        user = _user()
+        shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
+        desk = Desk(
+            registry=registry,
+            store=store,
+            vault=vault,
+            cache=Cache(clock, shelf if share_cache else None),
+            bus=bus,
+            tools=Tools(http=http, limits=limits or Limits(), clock=clock),
+            budgets=budgets or Budgets(),
+            owner=user,
+            consumer=consumer or f"{user}@{socket.gethostname()}",
+            allow_implicit=settings.allow_implicit,
+        )
+        broker = Broker(desk)
+        stack.callback(broker.close)
+        if journal:
+            bus.spawn("journal", lambda: keep_journal(bus))
+        system.hook.subscribe(bus=bus)
+        for lifespan in system.hook.lifespan(broker=broker):
+            await stack.enter_async_context(lifespan)
+        yield broker
+
+
+def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncContextManager[Store]:
+    if settings.store is None:
+        return open_sqlite(settings.store_file)
+    for store in system.hook.open_store(url=settings.store):
+        if store is not None:
+            return cast("AbstractAsyncContextManager[Store]", store)
+    scheme = settings.store.partition(":")[0]
+    raise StoreUnavailable(f"no installed plugin serves a store of the scheme {scheme!r}; check MOORING_STORE")
+
+
+def _master_keys(settings: Settings, system: SystemPlugins) -> tuple[MasterKey, ...]:
+    text = settings.master_key
+    if text is None:
+        return key_file(settings.key_file)
+    if "://" not in text:
+        return parse_keys(text, "MOORING_MASTER_KEY")
+    import base64
+
+    for key in system.hook.master_key(url=text):
+        if key is not None:
+            return (MasterKey(id="external", key=Secret(base64.b64encode(key).decode()), source="MOORING_MASTER_KEY"),)
+    raise NoMasterKey("no installed plugin serves the scheme of MOORING_MASTER_KEY; give id:key, or install the plugin")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user, as in containers
+        return f"uid-{os.getuid()}" if hasattr(os, "getuid") else "unknown"

@@ -1,0 +1,8 @@
+"""The broker: register, verify, discover, issue, client; one file a verb."""
+
+from mooring.broker._broker import Broker
+from mooring.broker._desk import Budgets, Desk
+from mooring.broker._discover import Discovery, Failed, Finished, Found
+from mooring.broker._register import Changes
+
+__all__ = ["Broker", "Budgets", "Changes", "Desk", "Discovery", "Failed", "Finished", "Found"]

@@ -1,0 +1,218 @@
+"""What every verb needs: the rooms, and the few steps that all verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import anyio
+
+from mooring.broker._lifespans import Lifespans
+from mooring.bus import Bus
+from mooring.cache import Cache
+from mooring.errors import (
+    BrokenPlugin,
+    ConnectorExpired,
+    InvalidConfig,
+    MooringError,
+    NotPermitted,
+    Overdue,
+    UnknownConnector,
+    UnsupportedResource,
+    suggest,
+)
+from mooring.hookspecs import Context, Tools
+from mooring.registry import Registry, Route
+from mooring.store import Store
+from mooring.types import AuthMethod, Config, Connector, Struct, build_config
+from mooring.vault import Vault
+
+
+class Budgets(Struct):
+    """The time that each verb may take before it ends in `Overdue`."""
+
+    verify: timedelta = timedelta(seconds=30)
+    discover: timedelta = timedelta(seconds=30)
+    """For one unit (connector, region or account, resource type), not for all of them."""
+    issue: timedelta = timedelta(seconds=30)
+    lift: timedelta = timedelta(seconds=30)
+
+
+class Target(Struct):
+    """A resource type, and a canonical id within the connector's scope unless it is about all of them."""
+
+    resource_type: str
+    resource_id: str | None
+
+
+class Desk:
+    """The rooms of one broker, handed in, and the steps that verbs share."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: Store,
+        vault: Vault,
+        cache: Cache,
+        bus: Bus,
+        tools: Tools,
+        budgets: Budgets,
+        owner: str,
+        consumer: str,
+        allow_implicit: bool,
+    ) -> None:
+        self.registry = registry
+        self.store = store
+        self.vault = vault
+        self.cache = cache
+        self.bus = bus
+        self.tools = tools
+        self.clock = tools.clock
+        self.budgets = budgets
+        self.owner = owner
+        self.consumer = consumer
+        self.allow_implicit = allow_implicit
+        self.lifespans = Lifespans(bus, tools)
+
+    async def find(self, name_or_id: str) -> Connector:
+        """The connector of that name, id or unique beginning of an id, or `UnknownConnector`."""
+        if connector := await self.store.find(name_or_id):
+            return connector
+        names = [one.name for one in await self.store.list()]
+        raise UnknownConnector(f"no connector is named {name_or_id!r}; {suggest(name_or_id, names)}")
+
+    def permit(self, method: AuthMethod) -> None:
+        """Refuse implicit authentication where the configuration does not allow it."""
+        if method.implicit and not self.allow_implicit:
+            raise NotPermitted(
+                f"auth method {method.name!r} takes the identity of the machine that mooring runs on; "
+                "allow it with MOORING_ALLOW_IMPLICIT=1"
+            )
+
+    def open_config(self, connector: Connector, route: Route) -> Config:
+        """The connector's configuration with its secrets, for a plugin's eyes."""
+        secrets = self.vault.open(connector.id, connector.sealed) if connector.sealed else {}
+        return build_config(route.auth_method(connector.auth_method).config, connector.settings | secrets)
+
+    def target(
+        self, connector: Connector, route: Route, resource_type: str | None, resource_id: str | None
+    ) -> Target | None:
+        """What a request is about, within the connector's scope; None where no type is named and several would do.
+
+        Raises:
+            UnsupportedResource: the type or the resource is outside of what the connector reaches.
+            InvalidConfig: the id does not parse.
+        """
+        name = resource_type or connector.resource_type or _only(kind.name for kind in route.type.resource_types)
+        if name is None:
+            if resource_id is None:
+                return None
+            known = ", ".join(kind.name for kind in route.type.resource_types)
+            raise InvalidConfig(f"name the resource type too; one of: {known}", field="resource_type")
+        kind = route.resource_type(name)
+        if connector.resource_type not in (None, name):
+            raise UnsupportedResource(
+                f"connector {connector.name!r} is scoped to {connector.resource_type!r} and does not reach {name!r}"
+            )
+        if kind.auth_methods and connector.auth_method not in kind.auth_methods:
+            raise UnsupportedResource(
+                f"auth method {connector.auth_method!r} does not reach {name!r}; use one of: {', '.join(kind.auth_methods)}"
+            )
+        if resource_id is None:
+            return Target(resource_type=name, resource_id=connector.resource_id)
+        canonical = self.canonical(route, name, resource_id, connector.settings)
+        scope = connector.resource_id
+        if scope is not None and not self.covers(route, name, scope, canonical):
+            raise UnsupportedResource(
+                f"connector {connector.name!r} is scoped to {scope!r} and does not reach {canonical!r}"
+            )
+        return Target(resource_type=name, resource_id=canonical)
+
+    def canonical(self, route: Route, resource_type: str, text: str, settings: dict[str, Any]) -> str:
+        """The one form of an id, completed from the settings where the plugin can."""
+        with guard(route, "canonical"):
+            canonical = route.canonical(resource_type, text)
+            return route.qualify(resource_type, canonical, settings) if route.qualify else canonical
+
+    def covers(self, route: Route, resource_type: str, scope: str, resource_id: str) -> bool:
+        """Whether a scope contains an id."""
+        with guard(route, "covers"):
+            return scope == resource_id or bool(route.covers and route.covers(resource_type, scope, resource_id))
+
+    @asynccontextmanager
+    async def session(self, connector: Connector, route: Route, consumer: str) -> AsyncGenerator[Any, None]:
+        """An authenticated session of the plugin.
+
+        Raises:
+            ConnectorExpired: the connector's own credentials have ended.
+        """
+        method = route.auth_method(connector.auth_method)
+        self.permit(method)
+        if connector.expired(self.clock.now()):
+            raise ConnectorExpired(
+                f"the credentials of connector {connector.name!r} expired at {connector.expires_at:%Y-%m-%d %H:%M:%SZ}; "
+                f"renew them: mooring connector update {connector.name}"
+            )
+        context = Context(
+            connector_id=connector.id,
+            connector=connector.name,
+            consumer=consumer,
+            tools=self.tools,
+            expires_at=connector.expires_at,
+            shared=await self.lifespans.shared(route),
+        )
+        config = self.open_config(connector, route)
+        async with AsyncExitStack() as stack:
+            with guard(route, "authenticate"):
+                session = await stack.enter_async_context(route.authenticate(config, context))
+            yield session
+
+
+@contextmanager
+def doing(verb: str, connector: Connector, resource: str | None = None) -> Generator[None, None, None]:
+    """Stamp our errors with where they happened."""
+    try:
+        yield
+    except MooringError as error:
+        error.stamp(verb=verb, connector=connector.name, type=connector.type, resource=resource)
+        raise
+
+
+@contextmanager
+def within(budget: timedelta, what: str) -> Generator[anyio.CancelScope, None, None]:
+    """Bound the time; what runs out becomes `Overdue`. Yields the scope, whose deadline may be moved."""
+    with anyio.move_on_after(budget.total_seconds()) as scope:
+        yield scope
+    if scope.cancelled_caught:
+        raise Overdue(f"{what} took longer than {budget.total_seconds():g} s; check the network, then try again")
+
+
+@contextmanager
+def guard(route: Route, hook: str) -> Generator[None, None, None]:
+    """Name the plugin where it raises what is not in the contract.
+
+    The foreign error's text and cause are dropped, since it may quote a secret; where it was raised is kept.
+    """
+    try:
+        yield
+    except MooringError:
+        raise
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything
+        trace = error.__traceback__
+        while trace and trace.tb_next:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace else "?"
+        reason = f"{type(error).__name__} at {place}"
+    else:
+        return
+    raise BrokenPlugin(
+        f"the plugin {route.type.name!r} of {route.distribution} failed in {hook}: {reason}; report it to its author"
+    )
+
+
+def _only(names: Iterable[str]) -> str | None:
+    found = list(names)
+    return found[0] if len(found) == 1 else None

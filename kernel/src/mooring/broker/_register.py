@@ -1,0 +1,160 @@
+"""Register, update, delete: connectors at rest."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+import msgspec
+
+from mooring.broker._desk import Desk, doing, guard, within
+from mooring.broker._verify import verify
+from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
+from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
+from mooring.hookspecs import Lifted, LiftRequest
+from mooring.registry import Route
+from mooring.types import AuthMethod, Config, Connector, build_config, split_config
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+LABEL_LENGTH = 256
+
+
+class Changes(TypedDict, total=False):
+    """What `update` may change; what is not named stays."""
+
+    name: str
+    description: str
+    labels: Mapping[str, str | None]
+    """Merged with the present ones; None removes a label."""
+    auth_method: str
+    config: Mapping[str, Any]
+    """Fields to set; None removes an optional one. With another auth method, the whole configuration."""
+    resource_type: str | None
+    resource_id: str | None
+    expires_at: datetime | None
+    expires_skew: timedelta
+    ttl: timedelta | None
+    allow_unnarrowed: bool
+    allow_long_lived: bool
+
+
+async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Config, *, check: bool) -> Connector:
+    """Store the draft with its configuration, verified first unless told not to."""
+    _check_name(draft.name)
+    _check_labels(draft.labels)
+    if (known := await desk.store.find(draft.name)) and known.name == draft.name:
+        raise NameTaken(f"a connector named {draft.name!r} exists already; choose another name, or update it")
+    with doing("register", draft, draft.resource_id):
+        route = desk.registry.route(draft.type)
+        method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
+        desk.permit(method)
+        config = values if isinstance(values, Config) else build_config(method.config, values)
+        connector = msgspec.structs.replace(
+            draft, id=str(uuid.uuid4()), auth_method=method.name, owner=draft.owner or desk.owner
+        )
+        connector = _scoped(desk, route, _sealed(desk, connector, config))
+        if check:
+            identity = await verify(desk, connector)
+            connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
+        await desk.store.add(connector)
+    desk.bus.publish(ConnectorRegistered(at=desk.clock.now(), **_about(connector)))
+    return connector
+
+
+async def update(desk: Desk, connector: Connector, changes: Changes, *, check: bool) -> Connector:
+    """Store a changed connector; refused when somebody else has changed it since."""
+    with doing("update", connector):
+        route = desk.registry.route(connector.type)
+        plain = {key: value for key, value in changes.items() if key not in ("labels", "config", "auth_method")}
+        draft = msgspec.structs.replace(connector, **plain, version=connector.version + 1, updated_at=desk.clock.now())
+        _check_name(draft.name)
+        labels: dict[str, str | None] = {**connector.labels, **changes.get("labels", {})}
+        draft = msgspec.structs.replace(draft, labels={k: v for k, v in labels.items() if v is not None})
+        _check_labels(draft.labels)
+        method = route.auth_method(changes.get("auth_method", connector.auth_method))
+        desk.permit(method)
+        if "config" in changes or method.name != connector.auth_method:
+            before = _values(desk, connector) if method.name == connector.auth_method else {}
+            built = build_config(method.config, before | dict(changes.get("config", {})))
+            draft = _sealed(desk, msgspec.structs.replace(draft, auth_method=method.name), built)
+        draft = _scoped(desk, route, draft)
+        if check:
+            await verify(desk, draft)
+        await desk.store.replace(draft)
+    desk.cache.forget(connector.id)
+    desk.bus.publish(ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft)))
+    return draft
+
+
+async def delete(desk: Desk, connector: Connector) -> None:
+    """Remove a connector, and what was cached of it."""
+    with doing("delete", connector):
+        await desk.store.delete(connector)
+    desk.cache.forget(connector.id)
+    desk.bus.publish(ConnectorDeleted(at=desk.clock.now(), **_about(connector)))
+
+
+async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[str, Any]) -> Lifted:
+    """A configuration from what this machine has."""
+    route = desk.registry.route(type)
+    if route.lift is None:
+        raise NothingToLift(f"connector type {type!r} cannot be configured from this machine; give its fields")
+    if auth_method is not None:
+        desk.permit(route.auth_method(auth_method))
+    request = LiftRequest(auth_method=auth_method, options=options, allow_implicit=desk.allow_implicit)
+    with within(desk.budgets.lift, "looking at this machine's configuration"), guard(route, "lift"):
+        return await route.lift(request)
+    raise AssertionError  # `within` has raised
+
+
+def _sealed(desk: Desk, connector: Connector, config: Config) -> Connector:
+    settings, secrets = split_config(config)
+    sealed = desk.vault.seal(connector.id, secrets) if secrets else None
+    return msgspec.structs.replace(connector, settings=settings, sealed=sealed)
+
+
+def _values(desk: Desk, connector: Connector) -> dict[str, Any]:
+    secrets = desk.vault.open(connector.id, connector.sealed) if connector.sealed else {}
+    return connector.settings | secrets
+
+
+def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
+    """The connector with its scope checked and its resource id in canonical form."""
+    if connector.resource_type is None and connector.resource_id is None:
+        return connector
+    unscoped = msgspec.structs.replace(connector, resource_id=None)
+    target = desk.target(unscoped, route, connector.resource_type, connector.resource_id)
+    if target is None:
+        return connector
+    return msgspec.structs.replace(connector, resource_type=target.resource_type, resource_id=target.resource_id)
+
+
+def _default_method(route: Route) -> AuthMethod:
+    methods = route.type.auth_methods
+    if len(methods) == 1:
+        return methods[0]
+    known = ", ".join(method.name for method in methods)
+    raise UnknownAuthMethod(f"name an auth method of {route.type.name!r}; one of: {known}")
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidConfig(
+            "a connector's name is 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
+            field="name",
+        )
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        if not key or not key.isprintable() or not value.isprintable() or max(len(key), len(value)) > LABEL_LENGTH:
+            raise InvalidConfig(
+                f"a label's key and value are printable and at most {LABEL_LENGTH} characters", field="labels"
+            )
+
+
+def _about(connector: Connector) -> dict[str, str]:
+    return {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}

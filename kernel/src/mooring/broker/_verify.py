@@ -1,0 +1,42 @@
+"""Verify: does the vendor accept the connector's credentials, and reach what they are for?"""
+
+from __future__ import annotations
+
+from mooring.broker._desk import Desk, doing, guard, within
+from mooring.errors import MooringError
+from mooring.events import ConnectorVerified, VerificationFailed
+from mooring.hookspecs import VerifyRequest
+from mooring.registry import Route
+from mooring.types import Connector, Identity
+
+
+async def verify(
+    desk: Desk, connector: Connector, resource_type: str | None = None, resource_id: str | None = None
+) -> Identity:
+    """Whom the vendor takes the connector for; with a resource, only if the connector reaches it."""
+    about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
+    try:
+        with doing("verify", connector, resource_id):
+            route = desk.registry.route(connector.type)
+            target = desk.target(connector, route, resource_type, resource_id)
+            request = (
+                VerifyRequest()
+                if target is None
+                else VerifyRequest(resource_type=target.resource_type, resource_id=target.resource_id)
+            )
+            identity = await _ask(desk, connector, route, request)
+    except MooringError as error:
+        desk.bus.publish(
+            VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
+        )
+        raise
+    desk.bus.publish(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about))
+    return identity
+
+
+async def _ask(desk: Desk, connector: Connector, route: Route, request: VerifyRequest) -> Identity:
+    with within(desk.budgets.verify, "the vendor's answer"):
+        async with desk.session(connector, route, desk.consumer) as session:
+            with guard(route, "verify"):
+                return await route.verify(session, request)
+    raise AssertionError  # `within` has raised

@@ -1,0 +1,207 @@
+"""The event bus: facts out, work out. It owns the broker's one task group.
+
+`publish` never waits. A subscriber that is too slow loses events, and is told how many by `Lagged`.
+`scatter` runs many jobs with bounded concurrency and gives every reply, good or bad, as it lands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from mooring.errors import Overdue
+from mooring.events import Event, Lagged, TaskFailed
+from mooring.types import Struct
+
+J = TypeVar("J")
+T = TypeVar("T")
+
+
+class Reply(Struct, Generic[J, T]):
+    """One result of a job, or why there is none (more)."""
+
+    job: J
+    value: T | None = None
+    error: Exception | None = None
+
+
+class Subscription:
+    """An async iterator over events; ends when the bus closes."""
+
+    def __init__(self, types: tuple[type[Event], ...], buffer: int) -> None:
+        self.types = types
+        self.missed = 0
+        self.send: MemoryObjectSendStream[Event | Lagged]
+        self.receive: MemoryObjectReceiveStream[Event | Lagged]
+        self.send, self.receive = anyio.create_memory_object_stream(buffer)
+
+    def offer(self, event: Event) -> None:
+        """Take the event if there is room, else count it as missed. Never waits."""
+        try:
+            if self.missed:
+                self.send.send_nowait(Lagged(missed=self.missed))
+                self.missed = 0
+            self.send.send_nowait(event)
+        except anyio.WouldBlock:
+            self.missed += 1
+        except anyio.BrokenResourceError:
+            pass  # it is leaving
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Event | Lagged:
+        try:
+            if self.missed and not self.receive.statistics().current_buffer_used:
+                missed, self.missed = self.missed, 0
+                return Lagged(missed=missed)
+            return await self.receive.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        """End the iteration once what is buffered has been taken."""
+        self.send.close()
+
+
+class Bus:
+    """Made by `open_bus`, which runs its task group."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._subscriptions: tuple[Subscription, ...] = ()
+
+    def publish(self, event: Event) -> None:
+        """Tell everybody who subscribed. Never waits and never fails for a subscriber's sake."""
+        for subscription in self._subscriptions:
+            if not subscription.types or isinstance(event, subscription.types):
+                subscription.offer(event)
+
+    @asynccontextmanager
+    async def subscribe(self, *types: type[Event], buffer: int = 256) -> AsyncGenerator[Subscription, None]:
+        """Events of these types (of all, if none is named) from now on, in order.
+
+        Args:
+            types: event classes; a base class stands for all its subclasses.
+            buffer: how many events may wait for this subscriber before it misses some.
+        """
+        subscription = Subscription(types, buffer)
+        self._subscriptions += (subscription,)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
+            subscription.close()
+            subscription.receive.close()
+
+    def spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the callers for as long as the bus lives; it is cancelled when the bus closes."""
+
+        async def run() -> None:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  one bystander's failure must not end the broker
+                at = datetime.now(UTC)
+                self.publish(TaskFailed(at=at, task=name, error=type(error).__name__))
+
+        self._tasks.start_soon(run, name=name)
+
+    def close(self) -> None:
+        """End every subscription."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+    @asynccontextmanager
+    async def scatter(
+        self,
+        jobs: Iterable[J],
+        work: Callable[[J, Callable[[T], Awaitable[None]]], Awaitable[None]],
+        *,
+        limit: int,
+        budget: timedelta | None = None,
+    ) -> AsyncGenerator[AsyncIterator[Reply[J, T]], None]:
+        """Run `work(job, reply)` for every job, and iterate over the replies as they land.
+
+        Jobs are taken from the iterable one by one, as workers come free: there are never more than `limit` tasks.
+        Work calls `await reply(value)` as often as it likes; if it raises, that is a reply too. Leaving the context
+        early cancels what is under way and leaves nothing running.
+
+        Args:
+            jobs: any iterable; it may be endless.
+            work: what to do with a job.
+            limit: how many jobs may be under way at once.
+            budget: the time that one job may take, then it ends in `Overdue`; None for no bound.
+        """
+        queue = iter(jobs)
+        started = running = 0
+        send, receive = anyio.create_memory_object_stream[Reply[J, T]](limit)
+
+        def start() -> None:
+            nonlocal started, running
+            started += 1
+            running += 1
+            tasks.start_soon(worker)
+
+        async def worker() -> None:
+            nonlocal running
+            for job in queue:  # shared by all workers: each takes the next
+                if started < limit:
+                    start()
+                if error := await run(job):
+                    await send.send(Reply(job=job, error=error))
+            running -= 1
+            if not running:
+                send.close()
+
+        async def run(job: J) -> Exception | None:
+            scope = anyio.CancelScope()
+
+            async def reply(value: T) -> None:
+                deadline, waited = scope.deadline, anyio.current_time()
+                scope.deadline = math.inf  # a slow reader does not use up the job's budget
+                await send.send(Reply(job=job, value=value))
+                scope.deadline = deadline + anyio.current_time() - waited
+
+            try:
+                with anyio.fail_after(budget.total_seconds() if budget else None) as scope:
+                    await work(job, reply)
+            except Exception as error:  # noqa: BLE001  a failure is a reply
+                return Overdue(f"no answer within {budget}; try again later") if scope.cancelled_caught else error
+            return None
+
+        with send, receive:
+            async with _tasks() as tasks:
+                start()
+                yield receive
+
+
+@asynccontextmanager
+async def open_bus() -> AsyncGenerator[Bus, None]:
+    """A bus, and the task group that everything spawned runs in; on leaving, all of it is cancelled."""
+    async with _tasks() as tasks:
+        bus = Bus(tasks)
+        try:
+            yield bus
+        finally:
+            bus.close()
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncGenerator[TaskGroup, None]:
+    """A task group that is cancelled on leaving, and does not wrap what the body raises in a group."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        except Exception as error:  # noqa: BLE001  raised again below, outside the group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
