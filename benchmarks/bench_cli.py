@@ -1,0 +1,50 @@
+"""Whole commands: what a person, kubectl or the aws CLI waits for."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import anyio
+from measure import Figure, Run, against
+
+import mooring
+from mooring.assembly import Settings
+
+YARDSTICK = (sys.executable, "-c", "import asyncio, click")
+MOORING = (str(Path(sys.executable).parent / "mooring"),)
+
+
+def figures() -> Iterator[Figure]:
+    """`list-types`, and `issue` of credentials that another process left in the cache."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"MOORING_HOME": home}
+        ratio, ours, theirs = against((*MOORING, "service-connector", "list-types"), YARDSTICK, environment)
+        yield Figure("list_types_wall", ratio, _times(ours, theirs))
+        peak = max(one.peak for one in ours)
+        yield Figure("list_types_memory", peak, f"largest of {len(ours)} runs")
+        anyio.run(_issue_once, Path(home))
+        command = (
+            *MOORING, "issue", "bench", "--resource-type", "kubernetes-cluster", "--resource-id", "eu-west-1/c",
+            "--consumer", "bench",
+        )  # fmt: skip
+        ratio, ours, theirs = against(command, YARDSTICK, environment)
+        yield Figure("cached_issue_process_wall", ratio, _times(ours, theirs))
+
+
+async def _issue_once(home: Path) -> None:
+    """Put credentials where the next process finds them; they are a fake vendor's, under the name of a real type."""
+    from fake_aws import FakeAws
+
+    plugin = FakeAws()
+    async with mooring.open_broker(settings=Settings(home=home), plugins=[plugin], system_plugins=[]) as broker:
+        config = {"region": "eu-west-1", "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "s" * 40}
+        await broker.register("bench", type="aws", auth_method="secret-key", config=config, verify=False)
+        await broker.issue("bench", resource_type="kubernetes-cluster", resource_id="eu-west-1/c", consumer="bench")
+
+
+def _times(ours: list[Run], theirs: list[Run]) -> str:
+    return f"{median(one.wall for one in ours) * 1000:.0f} ms to {median(one.wall for one in theirs) * 1000:.0f} ms"

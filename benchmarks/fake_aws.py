@@ -1,0 +1,28 @@
+"""The AWS plugin with its one network call replaced, so that a benchmark needs no vendor."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import mooring as m
+from mooring_aws import connector as aws
+
+
+class FakeAws:
+    """Everything as the AWS plugin has it, but what is issued."""
+
+    describe = aws.describe
+    canonical = aws.canonical
+    qualify = aws.qualify
+    authenticate = aws.authenticate
+    verify = aws.verify
+    discover = aws.discover
+    lifespan = aws.lifespan
+
+    @m.hookimpl
+    async def issue_credentials(self, session: Any, request: m.CredentialRequest) -> m.Credentials:
+        ends = datetime.now(UTC) + timedelta(hours=12)
+        return m.KubernetesAccess(
+            server="https://cluster.invalid", cluster="c", token=m.Secret("t" * 900), expires_at=ends, narrowed=True
+        )

@@ -1,0 +1,65 @@
+"""Measuring: whole processes and functions, always in turn with their yardstick, so that a slow moment hits both."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One result: `value` in the budget's unit, and what it was computed from."""
+
+    name: str
+    value: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process."""
+
+    wall: float
+    """Seconds."""
+    peak: float
+    """MiB."""
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    """Run a command to its end; it must succeed."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    complaint = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed with {process.returncode}: {complaint.decode()}")
+    return Run(wall=wall, peak=usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2))
+
+
+def against(
+    command: Sequence[str], yardstick: Sequence[str], environment: Mapping[str, str], *, runs: int = 15
+) -> tuple[float, list[Run], list[Run]]:
+    """The median of the ratios of wall times, run by run in turn after one warm-up each; and all the runs."""
+    run(command, environment)
+    run(yardstick, environment)
+    pairs = [(run(command, environment), run(yardstick, environment)) for _ in range(runs)]
+    ours, theirs = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+    return median(ours.wall / theirs.wall for ours, theirs in pairs), ours, theirs
+
+
+def cpu() -> float:
+    """Seconds of CPU that this process has used."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
