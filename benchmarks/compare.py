@@ -1,7 +1,7 @@
 """Runs every benchmark, prints each figure beside its budget, and fails if one is over it.
 
-    python benchmarks/compare.py            all of them
-    python benchmarks/compare.py kernel     those of bench_kernel.py
+python benchmarks/compare.py            all of them
+python benchmarks/compare.py kernel     those of bench_kernel.py
 """
 
 from __future__ import annotations
