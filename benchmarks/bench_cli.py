@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 import anyio
-from measure import Figure, Run, against
 
 import mooring
+from measure import Figure, Run, against
 from mooring.assembly import Settings
 
 YARDSTICK = (sys.executable, "-c", "import asyncio, click")

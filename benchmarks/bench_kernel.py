@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from statistics import median
 
 import anyio
-from measure import Figure
 
 import mooring
+from measure import Figure
 from mooring.bus import open_bus
 from mooring.events import ConnectorRegistered, Event
 from mooring.store import MemoryStore

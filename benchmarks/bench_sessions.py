@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 
 import anyio
-from measure import Figure, cpu
 
 import mooring as m
+from measure import Figure, cpu
 from mooring.testing import example_context
 from mooring_aws import connector
 from mooring_aws.settings import SecretKeyConfig
@@ -78,7 +78,7 @@ async def _each(work: Callable[[int], Awaitable[None]], times: int) -> float:
 
 @asynccontextmanager
 async def _server(command: list[str]) -> AsyncGenerator[str, None]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220  before the measuring
     try:
         assert process.stdout is not None
         yield await anyio.to_thread.run_sync(lambda: process.stdout.readline().strip())  # type: ignore[union-attr]
