@@ -1,0 +1,164 @@
+"""The hooks, and nothing else: each is one call of the module that does it, imported when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import mooring as m
+from mooring_aws import account, ecr, eks, ids, s3
+from mooring_aws.credentials import AwsCredentials
+from mooring_aws.methods import METHODS
+from mooring_aws.render import FORMATS
+from mooring_aws.settings import AwsConfig
+
+if TYPE_CHECKING:
+    from mooring_aws.cloud import Cloud
+    from mooring_aws.session import AwsSession
+
+REGIONAL = (ids.EKS, ids.ECR)
+"""The resource types that are listed region by region."""
+
+
+class AwsConnector:
+    """The plugin of the connector type `aws`."""
+
+    @m.hookimpl
+    def describe(self) -> m.ConnectorType:
+        """Seven auth methods, four resource types."""
+        return m.ConnectorType(
+            name="aws",
+            title="Amazon Web Services",
+            description="S3 buckets, EKS clusters, ECR registries and whole accounts; in aws, aws-cn and aws-us-gov.",
+            auth_methods=METHODS,
+            resource_types=(account.TYPE, s3.TYPE, eks.TYPE, ecr.TYPE),
+            credentials=(AwsCredentials,),
+            formats=FORMATS,
+        )
+
+    @m.hookimpl
+    def canonical(self, resource_type: str, text: str) -> str:
+        """The one form of an id; a bare cluster name stays bare for `qualify`."""
+        return ids.canonical(resource_type, text)
+
+    @m.hookimpl
+    def qualify(self, resource_type: str, resource_id: str, settings: Mapping[str, Any]) -> str:
+        """A bare cluster name gets the connector's only region."""
+        return ids.qualify(resource_type, resource_id, settings)
+
+    @m.hookimpl
+    def covers(self, resource_type: str, scope: str, resource_id: str) -> bool:
+        """A bucket covers its prefixes, a registry its repositories."""
+        return ids.covers(resource_type, scope, resource_id)
+
+    @m.hookimpl
+    @asynccontextmanager
+    async def lifespan(self, tools: m.Tools) -> AsyncGenerator[Cloud, None]:
+        """The clients that all sessions share."""
+        from mooring_aws.cloud import open_cloud
+
+        async with open_cloud(tools) as cloud:
+            yield cloud
+
+    @m.hookimpl
+    @asynccontextmanager
+    async def authenticate(self, config: AwsConfig, context: m.Context) -> AsyncGenerator[AwsSession, None]:
+        """A session; it makes its first call when it is first used."""
+        from mooring_aws.session import AwsSession
+
+        if context.shared is None:
+            raise m.BrokenPlugin(
+                "a session of AWS needs what the plugin's lifespan yields; enter it, and pass it as Context.shared"
+            )
+        yield AwsSession(config, context, context.shared)
+
+    @m.hookimpl
+    async def verify(self, session: AwsSession, request: m.VerifyRequest) -> m.Identity:
+        """The identity, asked once a session; and one call for the resource."""
+        identity = await session.identity()
+        match request.resource_type:
+            case ids.GENERIC:
+                await account.verify(session, request.resource_id)
+            case ids.S3:
+                await s3.verify(session, request.resource_id)
+            case ids.EKS:
+                await eks.verify(session, request.resource_id)
+            case ids.ECR:
+                await ecr.verify(session, request.resource_id)
+        return identity
+
+    @m.hookimpl
+    async def units(self, session: AwsSession, resource_type: str) -> tuple[m.Unit, ...]:
+        """Each region for what is listed by region; one for accounts and buckets."""
+        return (
+            tuple(m.Unit(name=region) for region in session.config.places) if resource_type in REGIONAL else (m.Unit(),)
+        )
+
+    @m.hookimpl
+    async def discover(self, session: AwsSession, request: m.DiscoverRequest) -> AsyncGenerator[m.Resource, None]:
+        """Every page of every region that the unit stands for."""
+        wanted = request.resource_id
+        regions = (request.unit.name,) if request.unit.name else session.config.places
+        match request.resource_type:
+            case ids.GENERIC:
+                found = [account.discover(session, wanted)]
+            case ids.S3:
+                found = [s3.discover(session, wanted)]
+            case ids.EKS:
+                found = [eks.discover(session, region, wanted) for region in regions]
+            case ids.ECR:
+                found = [ecr.discover(session, region, wanted) for region in regions]
+            case other:
+                raise m.UnsupportedResource(f"aws has no resource type {other!r}; see describe-type aws")
+        for part in found:
+            async with aclosing(part) as resources:
+                async for resource in resources:
+                    yield resource
+
+    @m.hookimpl
+    async def issue_credentials(self, session: AwsSession, request: m.CredentialRequest) -> m.Credentials:
+        """Credentials, as `explain` says beforehand."""
+        from mooring_aws.issue import issue
+
+        return await issue(session, request)
+
+    @m.hookimpl
+    def explain(self, config: AwsConfig, request: m.CredentialRequest) -> m.Explanation:
+        """The plan that `issue_credentials` carries out."""
+        from mooring_aws.plan import plan_of
+
+        return plan_of(config, request).explanation()
+
+    @m.hookimpl
+    async def lift(self, request: m.LiftRequest) -> m.Lifted:
+        """What the machine has, by botocore's own chain."""
+        from mooring_aws.lift import lift
+
+        return await lift(request)
+
+    @m.hookimpl
+    def render(self, request: m.RenderRequest) -> str:
+        """`env` and `credential-process`."""
+        from mooring_aws.render import render
+
+        if not isinstance(request.credentials, AwsCredentials):
+            raise m.UnsupportedResource("mooring-aws renders AWS credentials alone")
+        return render(request.credentials, request.format)
+
+    @m.hookimpl
+    def client(self, request: m.ClientRequest) -> AbstractAsyncContextManager[Any]:
+        """An aioboto3 client or session that renews its credentials."""
+        from mooring_aws.clients import client
+
+        return client(request)
+
+    @m.hookimpl
+    def blocking_client(self, request: m.BlockingClientRequest) -> AbstractContextManager[Any]:
+        """A boto3 client or session that renews its credentials."""
+        from mooring_aws.clients import blocking_client
+
+        return blocking_client(request)
+
+
+connector = AwsConnector()

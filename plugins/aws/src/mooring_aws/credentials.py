@@ -1,0 +1,54 @@
+"""What is handed out, `AwsCredentials`, and what requests are signed with, `Keys`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+import mooring as m
+
+GENERAL = "default"
+"""The key in `endpoint_urls` of the address for every service that has none of its own."""
+
+
+class AwsCredentials(m.Credentials, kw_only=True, tag="aws"):
+    """An access key, temporary where it has a session token, and where it is to be used."""
+
+    access_key_id: str
+    secret_access_key: m.Secret
+    session_token: m.Secret | None = None
+    region: str | None = None
+    account: str | None = None
+    endpoint_urls: dict[str, str] = msgspec.field(default_factory=dict)
+    """Service to URL, where they are not AWS's own; `default` for all other services."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys that sign requests."""
+
+    access_key_id: str
+    secret_access_key: m.Secret
+    session_token: m.Secret | None = None
+    expires_at: datetime | None = None
+    """None where they do not end, or where nobody knows when."""
+
+    @classmethod
+    def answered(cls, credentials: Mapping[str, Any]) -> Keys:
+        """The `Credentials` of an answer of STS.
+
+        Source: https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html
+        """
+        return cls(
+            access_key_id=credentials["AccessKeyId"],
+            secret_access_key=m.Secret(credentials["SecretAccessKey"]),
+            session_token=m.Secret(credentials["SessionToken"]),
+            expires_at=m.instant(credentials["Expiration"]),
+        )
+
+    @property
+    def temporary(self) -> bool:
+        """Whether they end by themselves."""
+        return self.session_token is not None

@@ -1,0 +1,81 @@
+"""Credentials as text."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import mooring as m
+from mooring_aws import AwsCredentials, connector
+
+FULL = AwsCredentials(
+    access_key_id="ASIAEXAMPLE",
+    secret_access_key=m.Secret("it's $HOME `id`"),
+    session_token=m.Secret("token=="),
+    region="eu-west-1",
+    endpoint_urls={"default": "http://127.0.0.1:1", "s3": "http://127.0.0.1:2"},
+    expires_at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+    narrowed=True,
+)
+LONG = AwsCredentials(access_key_id="AKIAEXAMPLE", secret_access_key=m.Secret("s"), expires_at=None, narrowed=False)
+
+
+def rendered(credentials: m.Credentials, form: str) -> str:
+    return connector.render(m.RenderRequest(credentials=credentials, format=form))
+
+
+def in_a_shell(text: str) -> dict[str, str]:
+    script = text + "env -0"
+    start = {"PATH": "/usr/bin:/bin", "AWS_SESSION_TOKEN": "left from before"}
+    shown = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, check=True, env=start).stdout.decode()
+    pairs = (line.partition("=") for line in shown.split("\0"))
+    return {name: value for name, _, value in pairs if name.startswith("AWS_")}
+
+
+def test_exports_survive_a_shell() -> None:
+    assert in_a_shell(rendered(FULL, "env")) == {
+        "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "it's $HOME `id`",
+        "AWS_SESSION_TOKEN": "token==",
+        "AWS_CREDENTIAL_EXPIRATION": "2026-01-02T03:04:05Z",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:2",
+    }
+
+
+def test_a_long_lived_key_unsets_the_token_of_another() -> None:
+    assert in_a_shell(rendered(LONG, "env")) == {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s"}
+
+
+@pytest.mark.parametrize("credentials", [FULL, LONG])
+def test_what_credential_process_reads(credentials: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import botocore.session
+
+    later = AwsCredentials(**{name: getattr(credentials, name) for name in credentials.__struct_fields__} | (
+        {"expires_at": datetime(2100, 1, 1, tzinfo=UTC)} if credentials.expires_at else {}
+    ))  # fmt: skip
+    text = rendered(later, "credential-process")
+    assert json.loads(text)["Version"] == 1
+    (tmp_path / "answer").write_text(text)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process=cat {tmp_path}/answer\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    found = botocore.session.Session().get_credentials().get_frozen_credentials()
+    token = credentials.session_token.reveal() if credentials.session_token else None
+    assert (found.access_key, found.secret_key, found.token) == (
+        credentials.access_key_id,
+        credentials.secret_access_key.reveal(),
+        token,
+    )
+
+
+def test_another_format_or_kind() -> None:
+    with pytest.raises(m.InvalidConfig, match="credential-process"):
+        rendered(FULL, "yaml")
+    with pytest.raises(m.UnsupportedResource):
+        rendered(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True), "env")
