@@ -81,6 +81,8 @@ from mooring.types import (
     ResourceType,
     Secret,
     Unit,
+    build_config,
+    fields_of,
     instant,
 )
 
@@ -179,6 +181,8 @@ __all__ = [
     "VendorError",
     "VerifyRequest",
     "WrongKey",
+    "build_config",
+    "fields_of",
     "hookimpl",
     "instant",
     "open_broker",

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+import anyio.lowlevel
+
 from mooring.broker import Broker, Budgets, Desk
 from mooring.bus import open_bus
 from mooring.cache import Cache
@@ -23,7 +25,7 @@ from mooring.limits import Limits
 from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
-from mooring.types import Clock, Secret, Struct
+from mooring.types import Clock, Struct
 from mooring.vault import MasterKey, Vault, key_file, parse_keys
 
 
@@ -152,6 +154,8 @@ async def open_broker(
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
         system.hook.subscribe(bus=bus)
+        for _ in range(2):  # everything spawned has begun, and misses no event, after the second
+            await anyio.lowlevel.checkpoint()
         for lifespan in system.hook.lifespan(broker=broker):
             await stack.enter_async_context(lifespan)
         yield broker
@@ -171,13 +175,16 @@ def _master_keys(settings: Settings, system: SystemPlugins) -> tuple[MasterKey, 
     text = settings.master_key
     if text is None:
         return key_file(settings.key_file)
-    if "://" not in text:
+    try:
         return parse_keys(text, "MOORING_MASTER_KEY")
+    except NoMasterKey:
+        if "://" not in text:  # which a key in base64 may hold too
+            raise
     import base64
 
     for key in system.hook.master_key(url=text):
         if key is not None:
-            return (MasterKey(id="external", key=Secret(base64.b64encode(key).decode()), source="MOORING_MASTER_KEY"),)
+            return parse_keys(f"external:{base64.b64encode(key).decode()}", "MOORING_MASTER_KEY")
     raise NoMasterKey("no installed plugin serves the scheme of MOORING_MASTER_KEY; give id:key, or install the plugin")
 
 

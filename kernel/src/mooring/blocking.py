@@ -125,7 +125,7 @@ class BlockingBroker:
 
 @contextmanager
 def open_broker(**options: Any) -> Generator[BlockingBroker, None, None]:
-    """A broker for synchronous code, for as long as the context lives; the options are those of `mooring.open_broker`."""
+    """A broker for synchronous code, for as long as the context lives; the options are `mooring.open_broker`'s."""
     with (
         start_blocking_portal(name="mooring") as portal,
         portal.wrap_async_context_manager(assembly.open_broker(**options)) as broker,

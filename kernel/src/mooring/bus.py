@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -22,6 +22,8 @@ from mooring.types import Struct
 
 J = TypeVar("J")
 T = TypeVar("T")
+
+CLOSE_SECONDS = 1.0
 
 
 class Reply(Struct, Generic[J, T]):
@@ -38,6 +40,7 @@ class Subscription:
     def __init__(self, types: tuple[type[Event], ...], buffer: int) -> None:
         self.types = types
         self.missed = 0
+        self.left = anyio.Event()
         self.send: MemoryObjectSendStream[Event | Lagged]
         self.receive: MemoryObjectReceiveStream[Event | Lagged]
         self.send, self.receive = anyio.create_memory_object_stream(buffer)
@@ -51,8 +54,8 @@ class Subscription:
             self.send.send_nowait(event)
         except anyio.WouldBlock:
             self.missed += 1
-        except anyio.BrokenResourceError:
-            pass  # it is leaving
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # it is leaving, or the bus is closing
 
     def __aiter__(self) -> Subscription:
         return self
@@ -100,6 +103,7 @@ class Bus:
             self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
             subscription.close()
             subscription.receive.close()
+            subscription.left.set()
 
     def spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run something beside the callers for as long as the bus lives; it is cancelled when the bus closes."""
@@ -113,10 +117,13 @@ class Bus:
 
         self._tasks.start_soon(run, name=name)
 
-    def close(self) -> None:
-        """End every subscription."""
+    async def aclose(self) -> None:
+        """End every subscription, and give subscribers `CLOSE_SECONDS` to take what is buffered."""
         for subscription in self._subscriptions:
             subscription.close()
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            for subscription in self._subscriptions:
+                await subscription.left.wait()
 
     @asynccontextmanager
     async def scatter(
@@ -130,16 +137,16 @@ class Bus:
         """Run `work(job, reply)` for every job, and iterate over the replies as they land.
 
         Jobs are taken from the iterable one by one, as workers come free: there are never more than `limit` tasks.
-        Work calls `await reply(value)` as often as it likes; if it raises, that is a reply too. Leaving the context
-        early cancels what is under way and leaves nothing running.
+        Work calls `await reply(value)` as often as it likes, one at a time; if it raises, that is a reply too. Leaving
+        the context early cancels what is under way and leaves nothing running.
 
         Args:
-            jobs: any iterable; it may be endless.
+            jobs: any iterable; it may be endless. What it raises is raised on leaving, after the replies.
             work: what to do with a job.
             limit: how many jobs may be under way at once.
             budget: the time that one job may take, then it ends in `Overdue`; None for no bound.
         """
-        queue = iter(jobs)
+        failures: list[Exception] = []
         started = running = 0
         send, receive = anyio.create_memory_object_stream[Reply[J, T]](limit)
 
@@ -154,32 +161,50 @@ class Bus:
             for job in queue:  # shared by all workers: each takes the next
                 if started < limit:
                     start()
-                if error := await run(job):
+                if error := await _run(job, work, send, budget):
                     await send.send(Reply(job=job, error=error))
             running -= 1
             if not running:
                 send.close()
 
-        async def run(job: J) -> Exception | None:
-            scope = anyio.CancelScope()
-
-            async def reply(value: T) -> None:
-                deadline, waited = scope.deadline, anyio.current_time()
-                scope.deadline = math.inf  # a slow reader does not use up the job's budget
-                await send.send(Reply(job=job, value=value))
-                scope.deadline = deadline + anyio.current_time() - waited
-
-            try:
-                with anyio.fail_after(budget.total_seconds() if budget else None) as scope:
-                    await work(job, reply)
-            except Exception as error:  # noqa: BLE001  a failure is a reply
-                return Overdue(f"no answer within {budget}; try again later") if scope.cancelled_caught else error
-            return None
-
-        with send, receive:
+        with send, receive, closing(_taken(jobs, failures)) as queue:
             async with _tasks() as tasks:
                 start()
                 yield receive
+        if failures:
+            raise failures[0]
+
+
+def _taken(jobs: Iterable[J], failures: list[Exception]) -> Generator[J, None, None]:
+    """The jobs; what the iterable raises is kept, to be raised when the replies are through."""
+    try:
+        yield from jobs
+    except Exception as error:  # noqa: BLE001  a caller's iterable may raise anything
+        failures.append(error)
+
+
+async def _run(
+    job: J,
+    work: Callable[[J, Callable[[T], Awaitable[None]]], Awaitable[None]],
+    send: MemoryObjectSendStream[Reply[J, T]],
+    budget: timedelta | None,
+) -> Exception | None:
+    """Do one job within its budget; gives what it failed with."""
+
+    async def reply(value: T) -> None:
+        deadline, waited = scope.deadline, anyio.current_time()
+        scope.deadline = math.inf  # a slow reader does not use up the job's budget
+        try:
+            await send.send(Reply(job=job, value=value))
+        finally:
+            scope.deadline = deadline + anyio.current_time() - waited
+
+    try:
+        with anyio.move_on_after(budget.total_seconds() if budget else None) as scope:
+            await work(job, reply)
+    except Exception as error:  # noqa: BLE001  a failure is a reply
+        return error
+    return Overdue(f"no answer within {budget}; try again later") if scope.cancelled_caught else None
 
 
 @asynccontextmanager
@@ -190,17 +215,17 @@ async def open_bus() -> AsyncGenerator[Bus, None]:
         try:
             yield bus
         finally:
-            bus.close()
+            await bus.aclose()
 
 
 @asynccontextmanager
 async def _tasks() -> AsyncGenerator[TaskGroup, None]:
     """A task group that is cancelled on leaving, and does not wrap what the body raises in a group."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         try:
             yield tasks
-        except Exception as error:  # noqa: BLE001  raised again below, outside the group
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  raised again below, outside the group
             failure = error
         tasks.cancel_scope.cancel()
     if failure is not None:

@@ -1,12 +1,14 @@
 """What a caller takes away: the credential shapes that vendors share.
 
-A plugin adds kinds of its own by subclassing `Credentials` (with a `tag`) and naming them in `ConnectorType.credentials`.
-The plugin that owns a protocol makes clients of its kind, whoever issued it.
+A plugin adds kinds of its own by subclassing `Credentials` (with a `tag`) and naming them in
+`ConnectorType.credentials`. The plugin that owns a protocol makes clients of its kind, whoever issued it.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -108,12 +110,10 @@ def restore(values: Any, kinds: tuple[type[Credentials], ...]) -> Credentials:
     Raises:
         ValueError: the values are of no such kind, or damaged. Never says them.
     """
-    union: Any = kinds[0]
-    for kind in kinds[1:]:
-        union = union | kind
     try:
+        union: Any = reduce(or_, kinds)
         return msgspec.convert(values, union, dec_hook=_seal)  # type: ignore[no-any-return]
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, TypeError):
         pass
     raise ValueError("not credentials of a known kind")
 
@@ -125,6 +125,6 @@ def _clear(value: Any) -> Any:
 
 
 def _seal(kind: type, value: Any) -> Any:
-    if kind is Secret and isinstance(value, str):
+    if kind is Secret:
         return Secret(value)
     raise NotImplementedError(kind)

@@ -2,8 +2,8 @@
 
 A connector plugin is an object whose methods carry `@hookimpl`, named by an entry point of the group
 `mooring.connectors` under the name of its connector type. `Connector` must be implemented whole; each of the other
-Protocols is an optional power, present or absent. The same classes are pluggy's specifications, checked when a plugin is
-loaded, and typing Protocols, checked by mypy and pyright.
+Protocols is an optional power, present or absent. The same classes are pluggy's specifications, checked when a plugin
+is loaded, and typing Protocols, checked by mypy and pyright.
 
 `SystemPlugin` names the hooks of plugins in the group `mooring.system`, which extend mooring itself.
 """
@@ -193,8 +193,9 @@ class Connector(Protocol[ConfigT, SessionT]):
         >>> import anyio
         >>> from mooring.testing import example, example_context
         >>> async def session():
-        ...     async with example.authenticate(example.describe().auth_methods[0].config(user="u"), example_context()) as s:
-        ...         return s
+        ...     config = example.describe().auth_methods[0].config(user="u")
+        ...     async with example.authenticate(config, example_context()) as opened:
+        ...         return opened
         >>> anyio.run(session)
         'u'
         """
@@ -259,6 +260,10 @@ class Qualify(Protocol):
 
         Raises:
             InvalidConfig: the settings do not decide it; the message names the forms that would.
+
+        >>> from mooring.testing import powered
+        >>> powered.qualify("example-bucket", "_", {"user": "u"})
+        'u'
         """
         ...
 
@@ -268,7 +273,12 @@ class Covers(Protocol):
 
     @hookspec
     def covers(self, resource_type: str, scope: str, resource_id: str) -> bool:
-        """Whether the canonical `scope` contains the canonical id. Pure; equality is the kernel's own."""
+        """Whether the canonical `scope` contains the canonical id. Pure; equality is the kernel's own.
+
+        >>> from mooring.testing import powered
+        >>> powered.covers("example-bucket", "a", "a_logs"), powered.covers("example-bucket", "a", "b")
+        (True, False)
+        """
         ...
 
 
@@ -277,7 +287,13 @@ class Units(Protocol[SessionT_contra]):
 
     @hookspec
     async def units(self, session: SessionT_contra, resource_type: str) -> tuple[Unit, ...]:
-        """The regions or accounts to ask for a resource type."""
+        """The regions or accounts to ask for a resource type.
+
+        >>> import anyio
+        >>> from mooring.testing import powered
+        >>> [unit.name for unit in anyio.run(powered.units, "u", "example-bucket")]
+        ['north', 'south']
+        """
         ...
 
 
@@ -290,6 +306,12 @@ class Lift(Protocol):
 
         Raises:
             NothingToLift: there is none. The message says where was looked.
+
+        >>> import anyio
+        >>> from mooring.hookspecs import LiftRequest
+        >>> from mooring.testing import powered
+        >>> anyio.run(powered.lift, LiftRequest(options={"user": "u"})).config.user
+        'u'
         """
         ...
 
@@ -299,7 +321,15 @@ class Explain(Protocol[ConfigT]):
 
     @hookspec
     def explain(self, config: ConfigT, request: CredentialRequest) -> Explanation:
-        """The calls and the exact policy, without a call. Raises what issuing would raise before its first call."""
+        """The calls and the exact policy, without a call. Raises what issuing would raise before its first call.
+
+        >>> from mooring.hookspecs import CredentialRequest
+        >>> from mooring.testing import ExampleConfig, powered
+        >>> request = CredentialRequest(resource_type="example-bucket", resource_id="a", access="read", ttl=None,
+        ...                             consumer="docs")
+        >>> powered.explain(ExampleConfig(user="u"), request).policy
+        {'bucket': 'a'}
+        """
         ...
 
 
@@ -308,7 +338,14 @@ class Render(Protocol):
 
     @hookspec
     def render(self, request: RenderRequest) -> str:
-        """The text of the credentials in that format, secrets in the clear."""
+        """The text of the credentials in that format, secrets in the clear.
+
+        >>> from mooring import BearerToken, RenderRequest, Secret
+        >>> from mooring.testing import powered
+        >>> token = BearerToken(token=Secret("t"), expires_at=None, narrowed=True)
+        >>> powered.render(RenderRequest(credentials=token, format="header"))
+        'Authorization: Bearer t'
+        """
         ...
 
 
@@ -317,7 +354,18 @@ class Client(Protocol):
 
     @hookspec
     def client(self, request: ClientRequest) -> AbstractAsyncContextManager[Any]:
-        """A client that renews its own credentials for as long as it lives."""
+        """A client that renews its own credentials for as long as it lives.
+
+        >>> import anyio
+        >>> from mooring.testing import memory_broker, powered
+        >>> async def token():
+        ...     async with memory_broker(powered) as broker:
+        ...         await broker.register("docs", type="example", config={"user": "u"})
+        ...         async with broker.client("docs", resource_id="a") as client:
+        ...             return (await client()).token.reveal()
+        >>> anyio.run(token)
+        'u:a'
+        """
         ...
 
 
@@ -326,7 +374,16 @@ class BlockingClient(Protocol):
 
     @hookspec
     def blocking_client(self, request: BlockingClientRequest) -> AbstractContextManager[Any]:
-        """A client that renews its own credentials for as long as it lives."""
+        """A client that renews its own credentials for as long as it lives.
+
+        >>> from mooring import BearerToken, BlockingClientRequest, Secret
+        >>> from mooring.testing import powered
+        >>> token = BearerToken(token=Secret("t"), expires_at=None, narrowed=True)
+        >>> request = BlockingClientRequest(credentials=token, renew=lambda: token, resource_type="t", resource_id="a")
+        >>> with powered.blocking_client(request) as client:
+        ...     client().token.reveal()
+        't'
+        """
         ...
 
 
@@ -335,7 +392,16 @@ class Lifespan(Protocol):
 
     @hookspec
     def lifespan(self, tools: Tools) -> AbstractAsyncContextManager[Any]:
-        """Entered before the first session of the plugin, left when the broker closes; yields `Context.shared`."""
+        """Entered before the first session of the plugin, left when the broker closes; yields `Context.shared`.
+
+        >>> import anyio
+        >>> from mooring.testing import example_context, powered
+        >>> async def shared():
+        ...     async with powered.lifespan(example_context().tools) as pool:
+        ...         return dict(pool)
+        >>> anyio.run(shared)
+        {'pool': 'open'}
+        """
         ...
 
 
@@ -348,25 +414,64 @@ class SystemPlugin(Protocol):
 
     @hookspec
     def commands(self, cli: click.Group) -> None:
-        """Add commands to the CLI."""
+        """Add commands to the CLI.
+
+        >>> import click
+        >>> from mooring.testing import ExampleSystem
+        >>> cli = click.Group()
+        >>> ExampleSystem().commands(cli)
+        >>> list(cli.commands)
+        ['hello']
+        """
         ...
 
     @hookspec
     def subscribe(self, bus: Bus) -> None:
-        """Take events, by `bus.spawn` of a task that subscribes."""
+        """Take events, by `bus.spawn` of a task that subscribes.
+
+        >>> import anyio
+        >>> from mooring.testing import ExampleSystem, example, memory_broker
+        >>> async def seen():
+        ...     system = ExampleSystem()
+        ...     async with memory_broker(example, system_plugins=[system]) as broker:
+        ...         await broker.register("docs", type="example", config={"user": "u"})
+        ...     return system.seen
+        >>> anyio.run(seen)
+        ['ConnectorVerified', 'ConnectorRegistered']
+        """
         ...
 
     @hookspec
     def open_store(self, url: str) -> AbstractAsyncContextManager[Store] | None:
-        """A store for a URL whose scheme this plugin serves; None for any other."""
+        """A store for a URL whose scheme this plugin serves; None for any other.
+
+        >>> from mooring.testing import ExampleSystem
+        >>> ExampleSystem().open_store("postgresql://host/database") is None
+        True
+        """
         ...
 
     @hookspec
     def master_key(self, url: str) -> bytes | None:
-        """The 32 bytes of the master key that a URL names, if this plugin serves its scheme."""
+        """The 32 bytes of the master key that a URL names, if this plugin serves its scheme.
+
+        >>> from mooring.testing import ExampleSystem
+        >>> len(ExampleSystem().master_key("example://key"))
+        32
+        """
         ...
 
     @hookspec
     def lifespan(self, broker: Broker) -> AbstractAsyncContextManager[None]:
-        """Entered with the broker, for plugins that run something."""
+        """Entered with the broker, for plugins that run something.
+
+        >>> import anyio
+        >>> from mooring.testing import ExampleSystem, memory_broker
+        >>> async def running():
+        ...     system = ExampleSystem()
+        ...     async with memory_broker(system_plugins=[system]):
+        ...         return system.running
+        >>> anyio.run(running)
+        True
+        """
         ...

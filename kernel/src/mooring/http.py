@@ -8,8 +8,19 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from mooring.errors import AccessDenied, AuthFailed, Rejected, ResourceNotFound, Throttled, Unreachable, VendorError
+from mooring.errors import (
+    AccessDenied,
+    AuthFailed,
+    InvalidConfig,
+    MooringError,
+    Rejected,
+    ResourceNotFound,
+    Throttled,
+    Unreachable,
+    VendorError,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -27,9 +38,10 @@ class Tls:
 class Http:
     """Calls to JSON APIs below one address, over connections that all sessions share.
 
-    Every failure is one of ours: 401 `AuthFailed`, 403 `AccessDenied`, 404 `ResourceNotFound`, 429 `Throttled` (with
-    `retry_after` from the Retry-After header, RFC 9110 section 10.2.3), any other 4xx `Rejected`, 5xx and no answer
-    `Unreachable`. Messages name the host and the status, never a header or a body.
+    Every failure is one of ours: 401 `AuthFailed`, 403 `AccessDenied`, 404 `ResourceNotFound`, 429 `Throttled`, 5xx
+    and no answer `Unreachable` (both with `retry_after` from the Retry-After header, RFC 9110 section 10.2.3), what
+    else is not JSON or not a success `Rejected`. Messages name the host and the status, never a header or a body.
+    Redirects are not followed and cookies not kept: both would carry one connector's session to others.
     """
 
     def __init__(self, client: httpx.AsyncClient | Tls, base: str = "", headers: dict[str, str] | None = None) -> None:
@@ -38,17 +50,32 @@ class Http:
         self._headers = headers or {}
 
     def __repr__(self) -> str:
-        return f"Http({self._base!r})"
+        return f"Http({_host(self._base)!r})"
 
     def at(self, base: str, *, authorization: str | None = None) -> Http:
-        """The same connections, below another address and with another Authorization header."""
+        """The same connections, below another address and with another Authorization header.
+
+        Raises:
+            InvalidConfig: the address is not one, or the header cannot be sent. Never says it.
+        """
+        if not _host(base):
+            raise InvalidConfig("the address is malformed; write it like https://host/path")
+        if authorization and not (authorization.isascii() and authorization.isprintable()):
+            raise InvalidConfig("the credentials hold what an HTTP header cannot; look for a line break at their end")
         return Http(self._connected(), base.rstrip("/"), {"authorization": authorization} if authorization else {})
 
     def _connected(self) -> httpx.AsyncClient:
         if isinstance(self._client, Tls):
+            from http.cookiejar import CookieJar, DefaultCookiePolicy
+
             import httpx
 
-            self._client = httpx.AsyncClient(verify=self._client.context, timeout=None, follow_redirects=False)  # noqa: S113  budgets bound the time
+            self._client = httpx.AsyncClient(
+                verify=self._client.context,
+                timeout=None,  # noqa: S113  budgets bound the time
+                follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
         return self._client
 
     async def get_json(self, path: str, **params: str) -> Any:
@@ -66,40 +93,71 @@ class Http:
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         import httpx
 
-        problem: VendorError
+        problem: MooringError
+        host = _host(self._base + path)
         try:
             response = await self._connected().request(method, self._base + path, headers=self._headers, **arguments)
         except httpx.HTTPError as error:
-            problem = Unreachable(
-                f"no answer from {self._base}: {type(error).__name__}; check the address and the network"
-            )
+            problem = Unreachable(f"no answer from {host}: {type(error).__name__}; check the address and the network")
+        except (httpx.InvalidURL, UnicodeError):
+            problem = InvalidConfig("the address, or what is sent there, is malformed; write it like https://host/path")
         else:
-            if response.is_success:
-                return response.json() if response.content else None
-            problem = self._refusal(response)
-        raise problem  # outside the except: the foreign error may quote the request
-
-    def _refusal(self, response: httpx.Response) -> VendorError:
-        said = f"{self._base} answered {response.status_code}"
-        match response.status_code:
-            case 401:
-                return AuthFailed(f"{said}: it does not accept the credentials")
-            case 403:
-                return AccessDenied(f"{said}: the credentials are not allowed to do this")
-            case 404:
-                return ResourceNotFound(f"{said}: there is no such resource")
-            case 429:
-                seconds = response.headers.get("retry-after", "")
-                after = timedelta(seconds=int(seconds)) if seconds.isdigit() else None
-                return Throttled(f"{said}: too many calls; try again later", retry_after=after)
-            case status if status >= 500:  # noqa: PLR2004  RFC 9110 section 15.6
-                return Unreachable(f"{said}: its server failed; try again later")
-        return Rejected(f"{said}: it refused the request")
+            if not response.is_success:
+                problem = _refusal(host, response)
+            elif not response.content:
+                return None
+            else:
+                try:
+                    return response.json()
+                except ValueError:
+                    problem = Rejected(f"{host} answered what is not JSON; check the address")
+        raise problem  # outside the except: the foreign error may quote the request, or the reply
 
     async def aclose(self) -> None:
         """Close the connections."""
         if not isinstance(self._client, Tls):
             await self._client.aclose()
+
+
+def _host(address: str) -> str:
+    """The host, and the port if there is one, of an address; empty if it is none."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts.netloc.rpartition("@")[2]
+    except ValueError:
+        pass
+    return ""
+
+
+def _refusal(host: str, response: httpx.Response) -> VendorError:
+    said = f"{host} answered {response.status_code}"
+    match response.status_code:
+        case 401:
+            return AuthFailed(f"{said}: it does not accept the credentials")
+        case 403:
+            return AccessDenied(f"{said}: the credentials are not allowed to do this")
+        case 404:
+            return ResourceNotFound(f"{said}: there is no such resource")
+        case 429:
+            return Throttled(f"{said}: too many calls; try again later", retry_after=_retry_after(response))
+        case status if status >= 500:  # noqa: PLR2004  RFC 9110 section 15.6
+            return Unreachable(f"{said}: its server failed; try again later", retry_after=_retry_after(response))
+    return Rejected(f"{said}: it refused the request")
+
+
+def _retry_after(response: httpx.Response) -> timedelta | None:
+    """The wait that the server asks for: seconds, or a date, read against the server's own clock."""
+    from email.utils import parsedate_to_datetime
+
+    value = response.headers.get("retry-after", "")
+    try:
+        if value.isascii() and value.isdigit():
+            return timedelta(seconds=int(value))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(wait, timedelta(0))
 
 
 @asynccontextmanager

@@ -25,7 +25,8 @@ class Limits:
     async def slot(self, *labels: str) -> AsyncGenerator[None, None]:
         """Wait until a call with these labels may go; hold its slots while inside."""
         async with AsyncExitStack() as stack:
-            for length, bound in sorted(self._bounds.items()):
+            # the narrowest first: who waits for a busy region does not keep others from the rest of the account
+            for length, bound in sorted(self._bounds.items(), reverse=True):
                 if length <= len(labels):
                     await stack.enter_async_context(self._limiter(labels[:length], bound))
             yield

@@ -231,14 +231,11 @@ def bind(plugin: object, *, name: str | None = None, distribution: str = "(given
         BrokenPlugin: a hook is missing, unknown, or not what the contract says.
     """
     who = f"the plugin {name or type(plugin).__name__!r} of {distribution}"
-    hooks = _hooks(plugin, who, (hookspecs.Connector, *hookspecs.POWERS))
-    for hook in ("describe", *_required()):
-        if hook not in hooks:
+    implementations = _hooks(plugin, who, (hookspecs.Connector, *hookspecs.POWERS))
+    for hook in _required():
+        if hook not in implementations:
             raise BrokenPlugin(f"{who} lacks the hook {hook!r}, which every connector has")
-    for hook, function in hooks.items():
-        wanted, is_it = _COLOURS.get(hook, ("a plain function", _is_plain))
-        if not is_it(function):
-            raise BrokenPlugin(f"{who}: its hook {hook!r} must be {wanted}")
+    hooks = {hook: _positional(caller, who) for hook, caller in implementations.items()}
     try:
         described = hooks.pop("describe")()
     except Exception as error:  # noqa: BLE001  a plugin may raise anything
@@ -252,7 +249,10 @@ def bind(plugin: object, *, name: str | None = None, distribution: str = "(given
     raise BrokenPlugin(f"{who}: describe() failed: {reason}")
 
 
-def _hooks(plugin: object, who: str, specifications: Iterable[type]) -> dict[str, Any]:
+def _hooks(plugin: object, who: str, specifications: Iterable[type]) -> dict[str, pluggy.HookCaller]:
+    """The hooks that a plugin implements, their names, arguments and colours checked."""
+    if isinstance(plugin, type):
+        raise BrokenPlugin(f"{who} is a class; the entry point must name an instance of it")
     manager = pluggy.PluginManager("mooring")
     for specification in specifications:
         manager.add_hookspecs(specification)
@@ -263,8 +263,25 @@ def _hooks(plugin: object, who: str, specifications: Iterable[type]) -> dict[str
     except pluggy.PluginValidationError as error:
         reason = str(error).replace("\n", " ")
     else:
-        return {caller.name: caller.get_hookimpls()[0].function for caller in callers}
+        hooks = {caller.name: caller for caller in callers if caller.spec}  # an optional hook may be of a newer mooring
+        for hook, caller in hooks.items():
+            wanted, is_it = _COLOURS.get(hook, ("a plain function", _is_plain))
+            if not is_it(caller.get_hookimpls()[0].function):
+                raise BrokenPlugin(f"{who}: its hook {hook!r} must be {wanted}")
+        return hooks
     raise BrokenPlugin(f"{who} breaks the contract: {reason}")
+
+
+def _positional(caller: pluggy.HookCaller, who: str) -> Callable[..., Any]:
+    """The hook's function; a route calls it by position, so its arguments must be all there, and in order."""
+    implementation = caller.get_hookimpls()[0]
+    wanted = caller.spec.argnames if caller.spec else ()
+    given = (*implementation.argnames, *implementation.kwargnames)
+    if given[: len(wanted)] != wanted:
+        raise BrokenPlugin(
+            f"{who}: its hook {caller.name!r} takes ({', '.join(given)}), it must take ({', '.join(wanted)})"
+        )
+    return implementation.function
 
 
 def _required() -> list[str]:
@@ -272,7 +289,8 @@ def _required() -> list[str]:
 
 
 def _is_plain(function: Callable[..., Any]) -> bool:
-    return not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function)
+    coloured = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return not any(is_it(function) for is_it in coloured)
 
 
 def _distribution(entry: EntryPoint) -> str:
@@ -292,6 +310,7 @@ class SystemPlugins:
         self._manager.add_hookspecs(hookspecs.SystemPlugin)
         self.plugins: list[Plugin] = []
         for plugin in plugins or ():
+            _hooks(plugin, f"the system plugin {type(plugin).__name__!r}", (hookspecs.SystemPlugin,))
             self._manager.register(plugin)
         for entry in entry_points(group=SYSTEM) if plugins is None else ():
             problem = self._register(entry)
@@ -307,10 +326,13 @@ class SystemPlugins:
 
     def _register(self, entry: EntryPoint) -> str | None:
         try:
-            self._manager.register(entry.load(), name=entry.name)
-            self._manager.check_pending()
+            plugin = entry.load()
+            who = f"the system plugin {entry.name!r} of {_distribution(entry)}"
+            _hooks(plugin, who, (hookspecs.SystemPlugin,))
+            self._manager.register(plugin, name=f"{_distribution(entry)}:{entry.name}")
+        except MooringError as error:
+            return error.message
         except Exception as error:  # noqa: BLE001  one broken plugin must not stop the others
-            self._manager.unregister(name=entry.name) if self._manager.has_plugin(entry.name) else None
             return f"{type(error).__name__}: {error}"
         return None
 

@@ -20,8 +20,8 @@ import msgspec
 
 from mooring.cache import Key
 from mooring.credentials import Credentials, Issued, restore, reveal
-from mooring.errors import VaultError
-from mooring.types import Sealed, Secret
+from mooring.errors import MooringError, VaultError
+from mooring.types import Sealed, Secret, instant
 from mooring.vault import Vault
 
 KEEP_SECONDS = 36 * 3600
@@ -44,8 +44,8 @@ class SealedShelf:
         return await anyio.to_thread.run_sync(self._read, _name(key))
 
     async def put(self, key: Key, issued: Issued) -> None:
-        """Replace what lies there; a full or read-only disk is no reason to fail."""
-        with suppress(OSError):
+        """Replace what lies there; a full or read-only disk, or the lack of a key, is no reason to fail."""
+        with suppress(OSError, VaultError):
             await anyio.to_thread.run_sync(self._write, _name(key), issued)
 
     @asynccontextmanager
@@ -74,9 +74,10 @@ class SealedShelf:
             sealed = msgspec.msgpack.decode((self._folder / f"{name}.sealed").read_bytes(), type=Sealed)
             text = self._vault.open(name, sealed)["issued"].reveal()
             values = msgspec.json.decode(text)
-            values["credentials"] = restore(values["credentials"], self._kinds(values["connector_type"]))
-            return msgspec.convert(values | {"cached": True}, Issued)
-        except (OSError, VaultError, msgspec.MsgspecError, ValueError, KeyError, TypeError):
+            credentials = restore(values["credentials"], self._kinds(values["connector_type"]))
+            issued_at = instant(values["issued_at"])
+            return Issued(**values | {"credentials": credentials, "issued_at": issued_at, "cached": True})
+        except (OSError, MooringError, msgspec.MsgspecError, ValueError, KeyError, TypeError):
             return None
 
     def _write(self, name: str, issued: Issued) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, dataclass_transform
@@ -18,6 +19,9 @@ ACCESSES: tuple[Access, ...] = ("list", "read", "write")
 
 MASK = "********"
 
+NOT_UNICODE = re.compile("[\ud800-\udfff]")
+"""Half characters, as Python makes of bytes that are not UTF-8: no codec takes them, and its error would quote them."""
+
 C = TypeVar("C", bound="Config")
 
 
@@ -32,6 +36,8 @@ class Secret:
     def __init__(self, value: str) -> None:
         if not isinstance(value, str):
             raise TypeError("a secret is made of a str")
+        if NOT_UNICODE.search(value):
+            raise ValueError("a secret is made of valid Unicode")
         self._value = value
 
     def reveal(self) -> str:
@@ -88,6 +94,8 @@ class ConfigField(Struct):
     default: Any = None
     description: str = ""
     multiple: bool = False
+    choices: tuple[str, ...] = ()
+    """The only values that it takes, where they are counted."""
 
 
 class Lifetime(Struct):
@@ -99,7 +107,7 @@ class Lifetime(Struct):
 
     def clamp(self, wish: timedelta | None) -> timedelta:
         """The wish, or the default, brought within the bounds."""
-        return min(max(wish or self.default, self.minimum), self.maximum)
+        return min(max(self.default if wish is None else wish, self.minimum), self.maximum)
 
 
 class AuthMethod(Struct):
@@ -202,7 +210,7 @@ class Connector(Struct, kw_only=True):
 
     def expired(self, now: datetime) -> bool:
         """Whether the connector's own credentials have ended."""
-        return self.expires_at is not None and now >= self.expires_at - self.expires_skew
+        return self.expires_at is not None and self.expires_at - now <= self.expires_skew
 
 
 class Resource(Struct):
@@ -250,19 +258,19 @@ def instant(value: str | float | datetime) -> datetime:
     '2026-01-02T03:04:05+00:00'
 
     Raises:
-        InvalidConfig: the text is not a date and time.
+        InvalidConfig: it is not a date and time, or not one within the years 1 to 9999.
     """
-    if isinstance(value, datetime):
-        moment = value
-    elif isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            message = "not a date and time; write it like 2026-12-31T23:59:59Z"
-            raise InvalidConfig(message) from None
-    else:
-        moment = datetime.fromtimestamp(value, UTC)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        else:
+            moment = datetime.fromtimestamp(value, UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise InvalidConfig("not a date and time; write it like 2026-12-31T23:59:59Z")
 
 
 def fields_of(config: type[Config]) -> tuple[ConfigField, ...]:
@@ -288,6 +296,7 @@ def _field(item: msgspec.structs.FieldInfo) -> ConfigField:
         default=None if item.required or secret else _default(item),
         description=description,
         multiple=multiple,
+        choices=tuple(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else (),
     )
 
 
@@ -314,31 +323,46 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
         InvalidConfig: a field is missing, unknown or malformed. Never says the value.
     """
     fields = {field.name: field for field in fields_of(config)}
-    for name in values:
-        if name not in fields:
-            raise InvalidConfig(f"unknown field {name!r}; {suggest(name, fields)}", field=name)
+    for given in values:
+        if given not in fields:
+            raise InvalidConfig(f"unknown field {given!r}; {suggest(given, fields)}", field=given)
     for field in fields.values():
-        if field.required and values.get(field.name) in (None, ""):
+        value = values.get(field.name)
+        if field.required and (value is None or value == "" or (isinstance(value, Secret) and not value)):
             raise InvalidConfig(f"field {field.name!r} is required", field=field.name)
-    given = {name: value for name, value in values.items() if value is not None}
+    present = {name: value for name, value in values.items() if value is not None}
     try:
-        return msgspec.convert(given, config, dec_hook=_decode, strict=False)
+        return msgspec.convert(present, config, dec_hook=_decode, strict=False)
     except msgspec.ValidationError as error:
-        # msgspec says the expected type and the path, never the value: "Expected `int`, got `str` - at `$.port`"
-        text, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`").split(".")[0].split("[")[0]
-    message = (
-        f"field {name!r} is malformed: {text[:1].lower()}{text[1:]}" if name else f"configuration is malformed: {text}"
-    )
-    raise InvalidConfig(message, field=name or None)  # outside the except: no cause that might quote the input
+        name, reason = _malformed(error, fields)
+    where = f"field {name!r}" if name else "the configuration"
+    raise InvalidConfig(f"{where} is malformed: {reason}", field=name)  # outside the except, which may quote the input
+
+
+def _malformed(error: msgspec.ValidationError, fields: Mapping[str, ConfigField]) -> tuple[str | None, str]:
+    """The field that an error is about, and what it takes.
+
+    msgspec's own "Expected `int`, got `str` - at `$.port`" is safe to repeat. Its other messages, and those of a
+    configuration's `__post_init__` (which become the error's cause), may quote the value.
+    """
+    text, _, path = str(error).rpartition(" - at ")
+    found = re.match(r"(?:`\w+` in )?`\$\.([^.\[`]+)", path)
+    field = fields.get(found[1]) if found else None
+    if field is None:
+        return None, "its fields do not fit together"
+    if field.choices:
+        return field.name, f"it is one of: {', '.join(field.choices)}"
+    if error.__cause__ is None and text.startswith("Expected "):
+        return field.name, f"e{text[1:]}"
+    return field.name, f"it is not a valid {field.type}"
 
 
 def split_config(config: Config) -> tuple[dict[str, Any], dict[str, Secret]]:
     """The fields that are not secret, as plain values, and those that are. Fields at their default are left out."""
     plain: dict[str, Any] = {}
     secrets: dict[str, Secret] = {}
-    for field in fields_of(type(config)):
-        value = getattr(config, field.name)
+    for item, field in zip(msgspec.structs.fields(config), fields_of(type(config)), strict=True):
+        value = getattr(config, item.name)
         if isinstance(value, Secret):
             secrets[field.name] = value
         elif value is not None and (field.required or value != field.default):

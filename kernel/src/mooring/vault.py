@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
+KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class MasterKey(Struct):
@@ -63,6 +65,8 @@ class Vault:
         """
         if not self._keys:
             self._keys = tuple(self._load())
+        if not self._keys:
+            raise NoMasterKey("there is no master key; set MOORING_MASTER_KEY to id:key, a key of 32 bytes in base64")
         return self._keys
 
     def seal(self, record: str, values: Mapping[str, Secret]) -> Sealed:
@@ -73,7 +77,7 @@ class Vault:
         return Sealed(
             key_id=active.id,
             check=active.check(),
-            wrapped=_encrypt(self._master(active), data_key, _bound(record)),
+            wrapped=_encrypt(self._master(active), data_key, _bound(record, *sorted(values))),
             fields={
                 name: _encrypt(cipher, value.reveal().encode(), _bound(record, name)) for name, value in values.items()
             },
@@ -84,20 +88,21 @@ class Vault:
 
         Raises:
             WrongKey: the master key at hand is not the one that sealed it.
-            Tampered: it was altered, or sealed for another record or field.
+            Tampered: it was altered, sealed for another record or field, or lost or gained a field.
         """
         key = next((one for one in self.keys if one.id == sealed.key_id), None)
         if key is None:
             known = ", ".join(repr(one.id) for one in self.keys)
             raise WrongKey(
-                f"the secret is sealed under master key {sealed.key_id!r}, but only {known} is at hand; add it to MOORING_MASTER_KEY"
+                f"the secret is sealed under master key {sealed.key_id!r}, but only {known} is at hand; "
+                "add it to MOORING_MASTER_KEY"
             )
         if not secrets.compare_digest(key.check(), sealed.check):
             raise WrongKey(
                 f"master key {key.id!r} from {key.source} is not the key of that name that sealed the secret; "
                 "provide the right one"
             )
-        cipher = _cipher(_decrypt(self._master(key), sealed.wrapped, _bound(record)))
+        cipher = _cipher(_decrypt(self._master(key), sealed.wrapped, _bound(record, *sorted(sealed.fields))))
         return {
             name: Secret(_decrypt(cipher, blob, _bound(record, name)).decode()) for name, blob in sealed.fields.items()
         }
@@ -141,22 +146,20 @@ def parse_keys(text: str, source: str) -> tuple[MasterKey, ...]:
         NoMasterKey: malformed. Never shows the text.
     """
     keys: dict[str, MasterKey] = {}
-    for number, part in enumerate(text.replace("\n", ",").split(","), 1):
-        if not (item := part.strip()) or item.startswith("#"):
-            continue
-        name, colon, value = item.partition(":")
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    entries = (part.strip() for line in lines for part in line.split(","))
+    for number, entry in enumerate(filter(None, entries), 1):
+        name, colon, value = entry.partition(":")
         name = name.strip()
-        if not colon or not name.isascii() or not name.isprintable() or " " in name or name in keys:
-            raise NoMasterKey(
-                f"entry {number} of the master keys in {source} is not of the form id:key with an id of its own"
-            )
+        if not colon or not KEY_ID.fullmatch(name) or name in keys:
+            raise NoMasterKey(f"master key {number} in {source} is not of the form id:key with an id of its own")
         try:
             raw = base64.b64decode(value.strip().translate(str.maketrans("-_", "+/")), validate=True)
         except (binascii.Error, ValueError):
             raw = b""
-        if len(raw) != KEY_BYTES:
+        if len(raw) != KEY_BYTES:  # the id is not said: it is the key, where somebody wrote key:id
             raise NoMasterKey(
-                f"master key {name!r} in {source} is not 32 bytes in base64; make one with: openssl rand -base64 32"
+                f"master key {number} in {source} is not 32 bytes in base64; make one with: openssl rand -base64 32"
             )
         keys[name] = MasterKey(id=name, key=Secret(base64.b64encode(raw).decode()), source=source)
     if not keys:
@@ -174,13 +177,15 @@ def key_file(path: Path) -> tuple[MasterKey, ...]:
         if not path.exists():
             _make_key_file(path)
         mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise NoMasterKey(f"the master key file {path} cannot be used: {reason}") from None
-    if os.name == "posix" and mode & 0o077:
-        raise NoMasterKey(f"the master key file {path} can be read by others (mode {mode:04o}); run: chmod 600 {path}")
-    return parse_keys(text, str(path))
+        if os.name == "posix" and mode & 0o077:
+            reason = f"others can read it (mode {mode:04o}); run: chmod 600 {path}"
+        else:
+            return parse_keys(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        reason = f"{error.strerror}; check its rights and its folder"
+    except UnicodeDecodeError:
+        reason = "it is not text; restore it from a backup"
+    raise NoMasterKey(f"the master key file {path} cannot be used: {reason}")  # outside: the error may quote the file
 
 
 def _make_key_file(path: Path) -> None:

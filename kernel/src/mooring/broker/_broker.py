@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Unpack
 
 import msgspec
 
 from mooring.broker import _discover, _register, _verify
-from mooring.broker._desk import Desk
+from mooring.broker._desk import Desk, guard
 from mooring.broker._issue import Issuer, Wish
 from mooring.bus import Subscription
 from mooring.credentials import Credentials, Issued
@@ -18,7 +18,7 @@ from mooring.errors import UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted
 from mooring.registry import Plugin, Registry
-from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant
+from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
 
 
 class Broker:
@@ -75,7 +75,7 @@ class Broker:
             name: 1 to 128 letters, digits, dots, dashes and underscores; unique.
             type: a connector type, such as `aws`.
             auth_method: one of the type's; may be left out where there is one, or with `lift`.
-            config: the auth method's fields, or what `lift` gave; with `lift=True`, what to look for (a profile, a region).
+            config: the auth method's fields, or what `lift` gave; with `lift=True`, what to look for (a profile).
             lift: take the configuration from this machine.
             resource_type: the only type that the connector shall reach; None for all.
             resource_id: the only resource that it shall reach, in any accepted form; None for all.
@@ -114,7 +114,12 @@ class Broker:
         )
         values = config if config is not None else {}
         if lift:
-            lifted = await self.lift(type, auth_method=auth_method, options=msgspec.to_builtins(values))
+            given = (
+                values
+                if isinstance(values, Mapping)
+                else {k: v for part in split_config(values) for k, v in part.items()}
+            )
+            lifted = await self.lift(type, auth_method=auth_method, options=given)
             draft = msgspec.structs.replace(
                 draft, auth_method=lifted.auth_method, expires_at=draft.expires_at or lifted.expires_at
             )
@@ -181,15 +186,18 @@ class Broker:
             InvalidConfig, UnknownAuthMethod, NameTaken, VendorError: nothing was changed.
         """
         found = await self._desk.find(connector)
-        updated = await _register.update(self._desk, found, changes, check=verify)
-        self._issuer.forget()
-        return updated
+        try:
+            return await _register.update(self._desk, found, changes, check=verify)
+        finally:
+            self._issuer.forget()  # also when cancelled: the store may have taken it
 
     async def delete(self, connector: str) -> Connector:
         """Remove a connector; what it issued lives until it ends."""
         found = await self._desk.find(connector)
-        await _register.delete(self._desk, found)
-        self._issuer.forget()
+        try:
+            await _register.delete(self._desk, found)
+        finally:
+            self._issuer.forget()
         return found
 
     async def verify(
@@ -222,10 +230,10 @@ class Broker:
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels.
         """
-        if connectors is None:
-            found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
-        else:
-            found = [await self._desk.find(one) for one in connectors]
+        named = None if connectors is None else {(await self._desk.find(one)).id for one in connectors}
+        found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
+        if named is not None:
+            found = [one for one in found if one.id in named]
         async with _discover.discover(self._desk, found, resource_type, resource_id) as replies:
             yield replies
 
@@ -300,7 +308,7 @@ class Broker:
         """A ready native client for the resource, which renews its credentials for as long as it lives.
 
         Raises:
-            UnsupportedResource: no installed plugin makes clients of these credentials.
+            UnknownConnectorType, UnsupportedResource: no installed plugin makes clients of these credentials.
         """
         wish = Wish(connector, resource_type, resource_id, access, ttl)
         who = consumer or self._desk.consumer
@@ -318,7 +326,9 @@ class Broker:
             resource_type=issued.resource_type,
             resource_id=issued.resource_id,
         )
-        async with route.client(request) as client:
+        async with AsyncExitStack() as stack:
+            with guard(route, "client"):
+                client = await stack.enter_async_context(route.client(request))
             yield client
 
     # -- events ---------------------------------------------------------------------------------------------------

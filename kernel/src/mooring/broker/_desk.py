@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -28,6 +28,8 @@ from mooring.registry import Registry, Route
 from mooring.store import Store
 from mooring.types import AuthMethod, Config, Connector, Struct, build_config
 from mooring.vault import Vault
+
+T = TypeVar("T")
 
 
 class Budgets(Struct):
@@ -119,7 +121,8 @@ class Desk:
             )
         if kind.auth_methods and connector.auth_method not in kind.auth_methods:
             raise UnsupportedResource(
-                f"auth method {connector.auth_method!r} does not reach {name!r}; use one of: {', '.join(kind.auth_methods)}"
+                f"auth method {connector.auth_method!r} does not reach {name!r}; "
+                f"use one of: {', '.join(kind.auth_methods)}"
             )
         if resource_id is None:
             return Target(resource_type=name, resource_id=connector.resource_id)
@@ -134,8 +137,10 @@ class Desk:
     def canonical(self, route: Route, resource_type: str, text: str, settings: dict[str, Any]) -> str:
         """The one form of an id, completed from the settings where the plugin can."""
         with guard(route, "canonical"):
-            canonical = route.canonical(resource_type, text)
-            return route.qualify(resource_type, canonical, settings) if route.qualify else canonical
+            canonical = checked(route, "canonical", route.canonical(resource_type, text), str)
+            if route.qualify is None:
+                return canonical
+            return checked(route, "qualify", route.qualify(resource_type, canonical, settings), str)
 
     def covers(self, route: Route, resource_type: str, scope: str, resource_id: str) -> bool:
         """Whether a scope contains an id."""
@@ -153,22 +158,29 @@ class Desk:
         self.permit(method)
         if connector.expired(self.clock.now()):
             raise ConnectorExpired(
-                f"the credentials of connector {connector.name!r} expired at {connector.expires_at:%Y-%m-%d %H:%M:%SZ}; "
-                f"renew them: mooring connector update {connector.name}"
+                f"the credentials of connector {connector.name!r} expired at "
+                f"{connector.expires_at:%Y-%m-%d %H:%M:%SZ}; renew them: mooring connector update {connector.name}"
             )
+        with guard(route, "lifespan"):
+            shared = await self.lifespans.shared(route)
         context = Context(
             connector_id=connector.id,
             connector=connector.name,
             consumer=consumer,
             tools=self.tools,
             expires_at=connector.expires_at,
-            shared=await self.lifespans.shared(route),
+            shared=shared,
         )
         config = self.open_config(connector, route)
-        async with AsyncExitStack() as stack:
-            with guard(route, "authenticate"):
-                session = await stack.enter_async_context(route.authenticate(config, context))
-            yield session
+        failure: Exception | None = None
+        with guard(route, "authenticate"):
+            async with route.authenticate(config, context) as session:
+                try:
+                    yield session
+                except Exception as error:  # noqa: BLE001  the plugin's context neither sees nor changes it
+                    failure = error
+        if failure is not None:
+            raise failure
 
 
 @contextmanager
@@ -210,6 +222,16 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
         return
     raise BrokenPlugin(
         f"the plugin {route.type.name!r} of {route.distribution} failed in {hook}: {reason}; report it to its author"
+    ) from None
+
+
+def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:
+    """What a hook gave, if it is of the contract's kind."""
+    if isinstance(value, kind):
+        return value
+    raise BrokenPlugin(
+        f"the plugin {route.type.name!r} of {route.distribution} gave a {type(value).__name__} from {hook}, "
+        f"not a {kind.__name__}; report it to its author"
     )
 
 

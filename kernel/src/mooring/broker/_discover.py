@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
+import anyio
 import msgspec
 
-from mooring.broker._desk import Desk, doing, guard, within
+from mooring.broker._desk import Desk, checked, doing, guard, within
 from mooring.errors import (
     BrokenPlugin,
     InvalidConfig,
@@ -76,8 +77,11 @@ async def discover(
     async def ask(connector: Connector, reply: Reply) -> None:
         await _ask_connector(desk, connector, resource_type, resource_id, reply)
 
-    async with desk.bus.scatter(connectors, ask, limit=MAX_CONNECTORS) as replies:
-        yield _read(desk, replies, len(connectors))
+    async with (
+        desk.bus.scatter(connectors, ask, limit=MAX_CONNECTORS) as replies,
+        aclosing(_read(desk, replies, len(connectors))) as found,
+    ):
+        yield found
 
 
 async def _read(desk: Desk, replies: Any, connectors: int) -> AsyncGenerator[Discovery, None]:
@@ -115,6 +119,7 @@ async def _ask_connector(
                         about = one.job.request
                         failure = one.error and _failed(connector, about.resource_type, about.unit.name, one.error)
                         await reply(failure or cast("Discovery", one.value))
+                scope.deadline = anyio.current_time() + desk.budgets.discover.total_seconds()  # to close the session
 
 
 async def _by_unit(route: Route, session: Any, question: Question) -> list[Question]:
@@ -122,11 +127,17 @@ async def _by_unit(route: Route, session: Any, question: Question) -> list[Quest
     request = question.request
     with guard(route, "units"):
         units = await route.units(session, request.resource_type) if route.units else (Unit(),)
-    return [Question(request=msgspec.structs.replace(request, unit=unit), wanted=question.wanted) for unit in units]
+        return [
+            Question(
+                request=msgspec.structs.replace(request, unit=checked(route, "units", unit, Unit)),
+                wanted=question.wanted,
+            )
+            for unit in units
+        ]
 
 
 def may_reach(desk: Desk, connector: Connector, resource_type: str | None, resource_id: str | None) -> bool:
-    """Whether asking the connector about this makes sense at all. A connector whose plugin is missing may, by its scope."""
+    """Whether asking the connector about this makes sense at all; where its plugin is missing, by its scope alone."""
     try:
         route = desk.registry.route(connector.type)
     except (PluginError, UnknownConnectorType):
@@ -161,6 +172,7 @@ async def _ask_unit(
     with doing("discover", connector, request.resource_id), guard(route, "discover"):
         async with aclosing(route.discover(session, request)) as resources:
             async for resource in resources:
+                checked(route, "discover", resource, Resource)
                 if resource.type != request.resource_type:
                     raise BrokenPlugin(
                         f"the plugin {route.type.name!r} of {route.distribution} gave a {resource.type!r} "

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
+import anyio
 import msgspec
 
-from mooring.broker._desk import Desk, Target, doing, guard, within
+from mooring.broker._desk import Desk, Target, checked, doing, guard, within
 from mooring.cache import Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokenPlugin, ConfigError, InvalidConfig, LongLived, MooringError, NotNarrowed
+from mooring.errors import ConfigError, InvalidConfig, LongLived, MooringError, NotNarrowed
 from mooring.events import CredentialsIssued, IssueFailed
 from mooring.hookspecs import CredentialRequest, Explanation
 from mooring.registry import Route
@@ -31,70 +32,89 @@ class Wish(NamedTuple):
     ttl: timedelta | None
 
 
+class Resolved(NamedTuple):
+    """What a wish comes to: under what its credentials are kept, and what the reply says of its ttl."""
+
+    key: Key
+    note: str | None
+
+
 class Issuer:
     """Remembers how wishes resolved, so that a hit in the cache touches neither the store nor a plugin."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._keys: dict[Wish, Key] = {}
+        self._resolved: dict[Wish, Resolved] = {}
+        self._generation = 0
         self._changes = -1
         self._synced = float("-inf")
+        self._syncing = anyio.Lock()
 
     def forget(self) -> None:
         """Resolve every wish anew: a connector has changed."""
-        self._keys.clear()
+        self._resolved.clear()
+        self._generation += 1  # what is being resolved now may be of the old connector
 
     def peek(self, wish: Wish, consumer: str) -> Issued | None:
         """What is at hand and fresh, at once. Safe to call from any thread."""
         if self._desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             return None
-        key = self._keys.get(wish)
-        issued = self._desk.cache.peek(key) if key is not None else None
-        return issued and _for(issued, consumer)
+        known = self._resolved.get(wish)
+        issued = self._desk.cache.peek(known.key) if known is not None else None
+        return _reply(issued, consumer, known.note, cached=True) if issued and known else None
 
     async def issue(self, wish: Wish, consumer: str) -> Issued:
         """What is fresh, or made now by the vendor."""
         desk = self._desk
         if desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             await self._sync()
-        key = self._keys.get(wish)
-        if key is not None and (issued := desk.cache.peek(key)):
-            return _for(issued, consumer)
+        known = self._resolved.get(wish)
+        if known is not None and (issued := desk.cache.peek(known.key)):
+            return _reply(issued, consumer, known.note, cached=True)
+        generation = self._generation
         connector = await desk.find(wish.connector)
         with doing("issue", connector, wish.resource_id):
             route = desk.registry.route(connector.type)
-            key = self._resolve(connector, route, wish)
+            key, note = self._resolve(connector, route, wish)
+        made: Issued | None = None
 
         async def make() -> Issued:
-            return await self._make(connector, route, key, wish.ttl, consumer)
+            nonlocal made
+            made = await self._make(connector, route, key, consumer)
+            return made
 
         issued = await desk.cache.get(key, make)
-        if len(self._keys) >= MAX_REMEMBERED:
-            self._keys.clear()
-        self._keys[wish] = key
-        return issued if issued.consumer == consumer else _for(issued, consumer)
+        if generation == self._generation:
+            if len(self._resolved) >= MAX_REMEMBERED:
+                self._resolved.clear()
+            self._resolved[wish] = Resolved(key, note)
+        return _reply(issued, consumer, note, cached=issued is not made)
 
     async def explain(self, wish: Wish, consumer: str) -> Explanation:
         """What `issue` would ask of the vendor, without asking."""
         connector = await self._desk.find(wish.connector)
         with doing("explain", connector, wish.resource_id):
             route = self._desk.registry.route(connector.type)
-            key = self._resolve(connector, route, wish)
+            key, _ = self._resolve(connector, route, wish)
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
             config = self._desk.open_config(connector, route)
             with guard(route, "explain"):
-                return route.explain(config, _request(connector, key, consumer))
+                return checked(route, "explain", route.explain(config, _request(connector, key, consumer)), Explanation)
 
     async def _sync(self) -> None:
         """See whether anybody has changed the store."""
-        self._synced = self._desk.clock.monotonic()
-        changes = await self._desk.store.changes()
-        if changes != self._changes:
-            self._changes = changes
-            self.forget()
+        async with self._syncing:
+            now = self._desk.clock.monotonic()
+            if now - self._synced < SYNC_SECONDS:
+                return
+            changes = await self._desk.store.changes()
+            if changes != self._changes:
+                self._changes = changes
+                self.forget()
+            self._synced = now
 
-    def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Key:
+    def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
         if wish.ttl is not None and wish.ttl <= timedelta(0):
@@ -112,11 +132,11 @@ class Issuer:
                 f"(mooring connector list-resources --resource-type {target.resource_type})",
                 field="resource_id",
             )
-        return _key(connector, route.auth_method(connector.auth_method), target, wish)
+        method = route.auth_method(connector.auth_method)
+        key = _key(connector, method, target, wish)
+        return Resolved(key, _note(method, wish.ttl or connector.ttl, key.ttl))
 
-    async def _make(
-        self, connector: Connector, route: Route, key: Key, wish: timedelta | None, consumer: str
-    ) -> Issued:
+    async def _make(self, connector: Connector, route: Route, key: Key, consumer: str) -> Issued:
         desk = self._desk
         about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
         try:
@@ -137,7 +157,6 @@ class Issuer:
                 )
             )
             raise
-        method = route.auth_method(connector.auth_method)
         issued = Issued(
             connector_id=connector.id,
             connector=connector.name,
@@ -147,7 +166,7 @@ class Issuer:
             access=key.access,
             consumer=consumer,
             issued_at=asked_at,
-            credentials=_noted(credentials, method, wish or connector.ttl, key.ttl),
+            credentials=credentials,
         )
         desk.bus.publish(
             CredentialsIssued(
@@ -167,12 +186,16 @@ class Issuer:
         with within(self._desk.budgets.issue, "the vendor's answer"):
             async with self._desk.session(connector, route, request.consumer) as session:
                 with guard(route, "issue_credentials"):
-                    return await route.issue_credentials(session, request)
+                    credentials = await route.issue_credentials(session, request)
+                    return checked(route, "issue_credentials", credentials, Credentials)
         raise AssertionError  # `within` has raised
 
 
-def _for(issued: Issued, consumer: str) -> Issued:
-    return msgspec.structs.replace(issued, consumer=consumer, cached=True)
+def _reply(issued: Issued, consumer: str, note: str | None, *, cached: bool) -> Issued:
+    credentials = issued.credentials
+    if note is not None:
+        credentials = msgspec.structs.replace(credentials, clamped=(note, *credentials.clamped))
+    return msgspec.structs.replace(issued, consumer=consumer, cached=cached, credentials=credentials)
 
 
 def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish) -> Key:
@@ -199,16 +222,14 @@ def _request(connector: Connector, key: Key, consumer: str) -> CredentialRequest
     )
 
 
-def _noted(credentials: Credentials, method: AuthMethod, wish: timedelta | None, ttl: timedelta | None) -> Credentials:
-    """The credentials, with a sentence where the wish was brought within the auth method's bounds."""
+def _note(method: AuthMethod, wish: timedelta | None, ttl: timedelta | None) -> str | None:
+    """A sentence where the wish was brought within the auth method's bounds."""
     if wish is None or wish == ttl:
-        return credentials
+        return None
     if ttl is None:
-        note = f"the ttl of {method.name} credentials is not for the caller to choose"
-    else:
-        how = "shortened to" if wish > ttl else "raised to"
-        note = f"the ttl of {_span(wish)} was {how} {_span(ttl)}, the bound of {method.name}"
-    return msgspec.structs.replace(credentials, clamped=(note, *credentials.clamped))
+        return f"the ttl of {method.name} credentials is not for the caller to choose"
+    how = "shortened to" if wish > ttl else "raised to"
+    return f"the ttl of {_span(wish)} was {how} {_span(ttl)}, the bound of {method.name}"
 
 
 def _span(span: timedelta) -> str:
@@ -221,10 +242,6 @@ def _span(span: timedelta) -> str:
 
 def _enforce(connector: Connector, route: Route, key: Key, credentials: Credentials) -> None:
     """Let nothing wider or longer leave than the connector allows, whatever the plugin did."""
-    if not isinstance(credentials, Credentials):
-        raise BrokenPlugin(
-            f"the plugin {route.type.name!r} of {route.distribution} issued something that is not credentials"
-        )
     if credentials.expires_at is None and not connector.allow_long_lived:
         raise LongLived(
             f"connector {connector.name!r} can only hand out credentials without an end here; "

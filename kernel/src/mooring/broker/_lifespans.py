@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import suppress
 from typing import Any
-from weakref import WeakValueDictionary
 
 import anyio
 
 from mooring.bus import Bus
+from mooring.errors import MooringError, Overdue
 from mooring.hookspecs import Tools
 from mooring.registry import Route
 
@@ -24,47 +26,56 @@ class Lifespans:
     def __init__(self, bus: Bus, tools: Tools) -> None:
         self._bus = bus
         self._tools = tools
-        self._closing = anyio.Event()
-        self._shared: dict[str, Any] = {}
-        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._lives: dict[str, _Life] = {}
 
     async def shared(self, route: Route) -> Any:
-        """What the plugin's `lifespan` yielded, or None if it has none."""
+        """What the plugin's `lifespan` yielded, or None if it has none.
+
+        Of many callers at once only one has it entered; when that fails all hear of it, and the next tries anew.
+        """
+        if route.lifespan is None:
+            return None
         name = route.type.name
-        if route.lifespan is None or name in self._shared:
-            return self._shared.get(name)
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = anyio.Lock()
-        async with lock:
-            if name not in self._shared:
-                await self._enter(route)
-        return self._shared[name]
+        life = self._lives.get(name)
+        if life is None:
+            life = self._lives[name] = _Life()
+            self._bus.spawn(f"lifespan of {name}", lambda: self._live(route, life))
+        await life.entered.wait()
+        if life.failure is not None:
+            raise copy.copy(life.failure) if isinstance(life.failure, MooringError) else life.failure  # stamped by each
+        return life.shared
 
-    async def _enter(self, route: Route) -> None:
-        entered = anyio.Event()
-        failure: list[Exception] = []
-
-        async def live() -> None:
-            assert route.lifespan is not None  # noqa: S101  for the type checker
-            scope = anyio.CancelScope(shield=True)
-            with scope:
-                try:
-                    async with route.lifespan(self._tools) as shared:
-                        self._shared[route.type.name] = shared
-                        entered.set()
-                        await self._closing.wait()
-                        scope.deadline = anyio.current_time() + CLOSE_SECONDS
-                except Exception as error:  # noqa: BLE001  told to whoever waits
-                    failure.append(error)
-                finally:
-                    entered.set()
-
-        self._bus.spawn(f"lifespan of {route.type.name}", live)
-        await entered.wait()
-        if failure:
-            raise failure[0]
+    async def _live(self, route: Route, life: _Life) -> None:
+        assert route.lifespan is not None  # noqa: S101  for the type checker
+        life.failure = Overdue(f"the broker closed before the plugin {route.type.name!r} was ready")
+        try:
+            with life.scope:
+                async with route.lifespan(self._tools) as life.shared:
+                    life.failure = None
+                    life.entered.set()
+                    await life.closing.wait()
+        except Exception as error:
+            if life.entered.is_set():
+                raise  # nobody waits for it: the bus publishes it
+            life.failure = error
+        finally:
+            life.entered.set()
+            with suppress(KeyError):
+                del self._lives[route.type.name]
 
     def close(self) -> None:
         """Let all of them leave."""
-        self._closing.set()
+        for life in self._lives.values():
+            life.scope.deadline = anyio.current_time() + (CLOSE_SECONDS if life.entered.is_set() else 0)
+            life.closing.set()
+
+
+class _Life:
+    """One plugin's lifespan: under way, entered or failed."""
+
+    def __init__(self) -> None:
+        self.entered = anyio.Event()
+        self.closing = anyio.Event()
+        self.scope = anyio.CancelScope(shield=True)
+        self.shared: Any = None
+        self.failure: Exception | None = None

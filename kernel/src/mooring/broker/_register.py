@@ -10,13 +10,13 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from mooring.broker._desk import Desk, doing, guard, within
+from mooring.broker._desk import Desk, checked, doing, guard, within
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest
 from mooring.registry import Route
-from mooring.types import AuthMethod, Config, Connector, build_config, split_config
+from mooring.types import AuthMethod, Config, Connector, build_config, instant, split_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL_LENGTH = 256
@@ -51,7 +51,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         route = desk.registry.route(draft.type)
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
-        config = values if isinstance(values, Config) else build_config(method.config, values)
+        config = _config(method, values)
         connector = msgspec.structs.replace(
             draft, id=str(uuid.uuid4()), auth_method=method.name, owner=draft.owner or desk.owner
         )
@@ -68,8 +68,11 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
     """Store a changed connector; refused when somebody else has changed it since."""
     with doing("update", connector):
         route = desk.registry.route(connector.type)
+        if unknown := changes.keys() - Changes.__annotations__.keys():
+            raise TypeError(f"update() changes no {', '.join(sorted(unknown))}")
         plain = {key: value for key, value in changes.items() if key not in ("labels", "config", "auth_method")}
         draft = msgspec.structs.replace(connector, **plain, version=connector.version + 1, updated_at=desk.clock.now())
+        draft = msgspec.structs.replace(draft, expires_at=draft.expires_at and instant(draft.expires_at))
         _check_name(draft.name)
         labels: dict[str, str | None] = {**connector.labels, **changes.get("labels", {})}
         draft = msgspec.structs.replace(draft, labels={k: v for k, v in labels.items() if v is not None})
@@ -77,12 +80,16 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         method = route.auth_method(changes.get("auth_method", connector.auth_method))
         desk.permit(method)
         if "config" in changes or method.name != connector.auth_method:
-            before = _values(desk, connector) if method.name == connector.auth_method else {}
+            secrets = desk.vault.open(connector.id, connector.sealed) if connector.sealed else {}
+            before = connector.settings | secrets if method.name == connector.auth_method else {}
             built = build_config(method.config, before | dict(changes.get("config", {})))
             draft = _sealed(desk, msgspec.structs.replace(draft, auth_method=method.name), built)
+            if "expires_at" not in changes and split_config(built)[1] != secrets:
+                draft = msgspec.structs.replace(draft, expires_at=None)  # that was when the old secrets end
         draft = _scoped(desk, route, draft)
         if check:
-            await verify(desk, draft)
+            identity = await verify(desk, draft)
+            draft = msgspec.structs.replace(draft, expires_at=draft.expires_at or identity.expires_at)
         await desk.store.replace(draft)
     desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft)))
@@ -106,7 +113,7 @@ async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[
         desk.permit(route.auth_method(auth_method))
     request = LiftRequest(auth_method=auth_method, options=options, allow_implicit=desk.allow_implicit)
     with within(desk.budgets.lift, "looking at this machine's configuration"), guard(route, "lift"):
-        return await route.lift(request)
+        return checked(route, "lift", await route.lift(request), Lifted)
     raise AssertionError  # `within` has raised
 
 
@@ -116,9 +123,13 @@ def _sealed(desk: Desk, connector: Connector, config: Config) -> Connector:
     return msgspec.structs.replace(connector, settings=settings, sealed=sealed)
 
 
-def _values(desk: Desk, connector: Connector) -> dict[str, Any]:
-    secrets = desk.vault.open(connector.id, connector.sealed) if connector.sealed else {}
-    return connector.settings | secrets
+def _config(method: AuthMethod, values: Mapping[str, Any] | Config) -> Config:
+    if not isinstance(values, Config):
+        return build_config(method.config, values)
+    if not isinstance(values, method.config):
+        wanted, given = method.config.__name__, type(values).__name__
+        raise InvalidConfig(f"auth method {method.name!r} is configured by a {wanted}, not by a {given}")
+    return values
 
 
 def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
@@ -143,7 +154,8 @@ def _default_method(route: Route) -> AuthMethod:
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise InvalidConfig(
-            "a connector's name is 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
+            "a connector's name is 1 to 128 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit",
             field="name",
         )
 

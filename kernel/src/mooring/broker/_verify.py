@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mooring.broker._desk import Desk, doing, guard, within
+from mooring.broker._desk import Desk, checked, doing, guard, within
 from mooring.errors import MooringError
 from mooring.events import ConnectorVerified, VerificationFailed
 from mooring.hookspecs import VerifyRequest
@@ -38,5 +38,5 @@ async def _ask(desk: Desk, connector: Connector, route: Route, request: VerifyRe
     with within(desk.budgets.verify, "the vendor's answer"):
         async with desk.session(connector, route, desk.consumer) as session:
             with guard(route, "verify"):
-                return await route.verify(session, request)
+                return checked(route, "verify", await route.verify(session, request), Identity)
     raise AssertionError  # `within` has raised

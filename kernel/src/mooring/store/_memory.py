@@ -20,6 +20,8 @@ class MemoryStore:
     async def add(self, connector: Connector) -> None:
         """See `Store.add`."""
         self._refuse_taken(connector)
+        if connector.id in self._connectors:
+            raise conflict(connector.name)
         self._connectors[connector.id] = connector
         self._changes += 1
 

@@ -16,11 +16,12 @@ class Store(Protocol):
 
         Raises:
             NameTaken: a connector of that name exists.
+            StoreConflict: one of that id does.
         """
         ...
 
     async def find(self, name_or_id: str) -> Connector | None:
-        """The connector of that name, id, or unique beginning of an id (8 characters or more)."""
+        """The connector of that id, else name, else unique beginning of an id (8 characters or more)."""
         ...
 
     async def list(

@@ -6,22 +6,25 @@ Several processes may use it at once. Every write is one short transaction; a bu
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
+import anyio
 import msgspec
 
-from mooring.errors import StoreCorrupt, StoreTooNew, StoreUnavailable
+from mooring.errors import InvalidConfig, NameTaken, StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
 from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken
 from mooring.types import Connector, Sealed
 
 APPLICATION_ID: Final = 0x6D6F6F72  # "moor", in the file's header (sqlite.org/fileformat.html)
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
+MOUNTS: Final = Path("/proc/self/mountinfo")
 
 MIGRATIONS: Final = (
     """
@@ -56,7 +59,7 @@ COLUMNS: Final = (
     "owner", "expires_at", "expires_skew", "ttl", "allow_unnarrowed", "allow_long_lived", "created_at", "updated_at",
     "version",
 )  # fmt: skip
-SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"
+SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
 
 UNSAFE_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs",
@@ -78,12 +81,15 @@ class SqliteStore:
         statement = f"INSERT INTO connectors ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608  column names of ours
         try:
             await self._write(statement, _row(connector))
-        except sqlite3.IntegrityError:
-            raise name_taken(connector.name) from None
+        except sqlite3.IntegrityError as error:
+            problem = _clash(error, connector)
+        else:
+            return
+        raise problem
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        rows = await self._read(f"{SELECT} WHERE name = ?1 OR id = ?1 LIMIT 2", (name_or_id,))
+        rows = await self._read(f"{SELECT} WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1", (name_or_id,))
         if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
             last = name_or_id + "\U0010ffff"
             rows = await self._read(f"{SELECT} WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, last))
@@ -108,10 +114,8 @@ class SqliteStore:
             wheres.append("(resource_type IS NULL OR resource_type = ?)")
             values.append(resource_type)
         for label, value in (labels or {}).items():
-            wheres.append(
-                "EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ?"
-                + (" AND label.value = ?)" if value is not None else ")")
-            )
+            same = "" if value is None else " AND label.value = ?"
+            wheres.append(f"EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ?{same})")  # noqa: S608  our own words
             values += [label] if value is None else [label, value]
         where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
         return [self._connector(row) for row in await self._read(f"{SELECT}{where} ORDER BY name", values)]
@@ -123,10 +127,13 @@ class SqliteStore:
         statement = f"UPDATE connectors SET {sets} WHERE id = ? AND version = ?"  # noqa: S608  our own words
         try:
             changed = await self._write(statement, (*row[1:], connector.id, connector.version - 1))
-        except sqlite3.IntegrityError:
-            raise name_taken(connector.name) from None
-        if not changed:
-            raise conflict(connector.name)
+        except sqlite3.IntegrityError as error:
+            problem: NameTaken | StoreConflict = _clash(error, connector)
+        else:
+            if changed:
+                return
+            problem = conflict(connector.name)
+        raise problem
 
     async def delete(self, connector: Connector) -> None:
         """See `Store.delete`."""
@@ -142,6 +149,8 @@ class SqliteStore:
     async def _read(self, statement: str, values: Iterable[Any]) -> Sequence[sqlite3.Row]:
         try:
             return tuple(await self._connection.execute_fetchall(statement, values))
+        except UnicodeEncodeError:
+            return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
             problem = _translate(error, self._path)
         raise problem
@@ -163,10 +172,10 @@ class SqliteStore:
     def _connector(self, row: sqlite3.Row) -> Connector:
         values = dict(zip(COLUMNS, row, strict=True))
         try:
-            for column in ("settings", "labels"):
-                values[column] = msgspec.json.decode(values[column])
+            values["settings"] = msgspec.json.decode(values["settings"], type=dict[str, Any])
+            values["labels"] = msgspec.json.decode(values["labels"], type=dict[str, str])
             for column in ("expires_at", "created_at", "updated_at"):
-                values[column] = values[column] and datetime.fromisoformat(values[column])
+                values[column] = None if values[column] is None else _instant(values[column])
             for column in ("expires_skew", "ttl"):
                 values[column] = None if values[column] is None else timedelta(seconds=values[column])
             for column in ("allow_unnarrowed", "allow_long_lived"):
@@ -174,15 +183,33 @@ class SqliteStore:
             sealed = values["sealed"]
             values["sealed"] = None if sealed is None else msgspec.msgpack.decode(sealed, type=Sealed)
             return Connector(**values)
-        except (msgspec.MsgspecError, ValueError, TypeError):
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
             pass
         raise StoreCorrupt(f"the record of connector {row[1]!r} in {self._path} is damaged; restore it from a backup")
 
 
+def _instant(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("not aware")
+    return moment
+
+
+def _clash(error: sqlite3.IntegrityError, connector: Connector) -> NameTaken | StoreConflict:
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+        return name_taken(connector.name)
+    return conflict(connector.name)
+
+
 def _row(connector: Connector) -> tuple[Any, ...]:
     values = {column: getattr(connector, column) for column in COLUMNS}
-    for column in ("settings", "labels"):
-        values[column] = msgspec.json.encode(values[column]).decode()
+    try:
+        for column in ("settings", "labels"):
+            values[column] = msgspec.json.encode(values[column]).decode()
+        "".join(value for value in values.values() if isinstance(value, str)).encode()
+    except UnicodeEncodeError:
+        message = f"connector {connector.name!r} holds text that is not valid Unicode; write it in UTF-8"
+        raise InvalidConfig(message) from None
     for column in ("expires_at", "created_at", "updated_at"):
         values[column] = values[column] and values[column].isoformat()
     for column in ("expires_skew", "ttl"):
@@ -192,17 +219,22 @@ def _row(connector: Connector) -> tuple[Any, ...]:
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore, None]:
+async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[SqliteStore, None]:
     """The store in this file, made if there is none, brought to the current schema if it is older.
+
+    Args:
+        path: the file; its folder is made too.
+        mounts: where the system lists its mounts.
 
     Raises:
         StoreUnavailable: the file cannot be opened or written, or lies on a shared file system.
         StoreCorrupt: the file is damaged, or another program's.
         StoreTooNew: a newer mooring wrote it.
     """
-    _prepare(path)
+    _prepare(path, mounts)
     try:
-        connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT.total_seconds())
+        with anyio.CancelScope(shield=True):  # it opens a file and waits for nobody; half done, its thread would stay
+            connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT.total_seconds())
     except sqlite3.Error as error:
         raise _translate(error, path) from None
     try:
@@ -212,12 +244,13 @@ async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore, None]:
             raise _translate(error, path) from None
         yield SqliteStore(connection, path)
     finally:
-        await connection.close()
+        with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement under way may take
+            await connection.close()
 
 
-def _prepare(path: Path) -> None:
+def _prepare(path: Path, mounts: Path) -> None:
     """The folder and the file, for the owner alone, before SQLite writes a byte."""
-    kind = file_system(path)
+    kind = file_system(path, mounts)
     if kind in UNSAFE_FILE_SYSTEMS:
         raise StoreUnavailable(
             f"the store {path} would lie on a {kind} file system, where SQLite cannot share it safely; "
@@ -225,9 +258,10 @@ def _prepare(path: Path) -> None:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            path.chmod(0o600)
+        # Only a new file: to close one that this process has open elsewhere drops SQLite's locks on it
+        # (sqlite.org/howtocorrupt.html, section 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise StoreUnavailable(
             f"the store {path} cannot be opened: {error.strerror}; set MOORING_HOME to another folder"
@@ -236,9 +270,12 @@ def _prepare(path: Path) -> None:
 
 async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
     """Refuse what is not ours before the first change, then switch WAL on and migrate."""
-    application = await _pragma(connection, "application_id")
-    version = await _pragma(connection, "user_version")
-    if application != APPLICATION_ID and await _pragma(connection, "schema_version"):
+    # in one statement, and so of one moment: another process may be migrating
+    rows = await connection.execute_fetchall(
+        "SELECT * FROM pragma_application_id, pragma_user_version, pragma_schema_version"
+    )
+    application, version, changes = next(iter(rows))
+    if application != APPLICATION_ID and (application or version or changes):
         raise StoreCorrupt(
             f"{path} is a database of another program; it was left as it is; set MOORING_HOME to another folder"
         )
@@ -247,6 +284,7 @@ async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
             f"the store {path} was written by a newer mooring (schema {version}, this one knows {len(MIGRATIONS)}); "
             "upgrade mooring"
         )
+    _close_to_others(path)
     mode = await connection.execute_fetchall("PRAGMA journal_mode")
     if next(iter(mode))[0] != "wal":
         mode = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
@@ -257,6 +295,14 @@ async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
     await connection.execute("PRAGMA synchronous = FULL")
     if version < len(MIGRATIONS):
         await _migrate(connection)
+
+
+def _close_to_others(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        with suppress(OSError):
+            if os.name == "posix" and file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 async def _migrate(connection: aiosqlite.Connection) -> None:
@@ -282,7 +328,8 @@ async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
 def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorrupt:
     """SQLite's errors in our words (sqlite.org/rescode.html)."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    undecodable = type(error) is sqlite3.OperationalError and not code  # Python's own, of text that is not UTF-8
+    if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreCorrupt(
             f"{path} is damaged or not a mooring store; it was left as it is; restore a backup or move it away"
         )
@@ -298,7 +345,7 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorr
     return StoreUnavailable(f"the store {path} is not usable: {reason}")
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     """The type of the file system that a path lies on, or would; empty where the system does not tell (proc(5))."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -308,7 +355,7 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     best, kind = -1, ""
     for line in lines:
         before, _, after = line.partition(" - ")
-        point = Path(before.split()[4].replace("\\040", " "))
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
         if len(point.parts) >= best and place.is_relative_to(point):
             best, kind = len(point.parts), after.split()[0]
     return kind

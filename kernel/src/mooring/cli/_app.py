@@ -1,0 +1,87 @@
+"""The root of the command line: our commands by name, and those of system plugins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import click
+
+from mooring.cli._edge import EXIT_CODES, Run, guarded
+from mooring.cli._lazy import LazyGroup, debug_option
+from mooring.cli._output import say
+
+OURS = {
+    "service-connector": "_connectors:group",
+    "connector": "_connectors:short",
+    "issue": "_issue:issue",
+    "explain": "_issue:explain",
+    "plugins": "_plugins:plugins",
+    "doctor": "_doctor:doctor",
+    "completion": "_completion:completion",
+    "version": "_plugins:version",
+}
+
+HELP = f"""Connect code to infrastructure: short-lived, least-privilege credentials.
+
+Data goes to stdout, everything else to stderr. MOORING_HOME is the folder of the store, the master key and the cache;
+MOORING_COLUMNS the width of tables where there is no terminal, NO_COLOR switches colour off.
+
+{EXIT_CODES}
+"""
+
+
+class App(LazyGroup):
+    """`mooring`."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run and exit with the code that it ends in."""
+        run = Run()
+        extra["standalone_mode"] = False
+        sys.exit(guarded(run, lambda: super(App, self).main(args, prog_name or "mooring", obj=run, **extra)))
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Call the command; what it returns is no exit code."""
+        super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours, then those of plugins."""
+        return [*super().list_commands(ctx), *sorted(self._others)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command; plugins are asked only for one that is not ours."""
+        return super().get_command(ctx, cmd_name) or self._others.get(cmd_name)
+
+    @cached_property
+    def _others(self) -> dict[str, click.Command]:
+        """The commands of system plugins; a broken plugin costs a warning and its own commands."""
+        from mooring.registry import SystemPlugins
+
+        system = SystemPlugins()
+        for plugin in system.plugins:
+            if plugin.error is not None:
+                say(f"Warning: the plugin {plugin.name!r} of {plugin.distribution} is broken; see: mooring plugins")
+        found: dict[str, click.Command] = {}
+        for hook in system.hook.commands.get_hookimpls():
+            into = click.Group()
+            try:
+                hook.function(**dict.fromkeys(hook.argnames, into))
+            except Exception as error:  # noqa: BLE001  a plugin may raise anything; its text may be anything too
+                say(f"Warning: the plugin {hook.plugin_name!r} could not add its commands: {type(error).__name__}")
+                continue
+            for name, command in into.commands.items():
+                if name in self.places or name in found:
+                    say(f"Warning: the plugin {hook.plugin_name!r} adds a command {name!r}, which there is; left out")
+                else:
+                    found[name] = command
+        return found
+
+
+def make_app() -> App:
+    """The command line, fresh."""
+    from mooring import __version__
+
+    app = App("mooring", help=HELP, places=OURS, params=[debug_option(envvar="MOORING_DEBUG")])
+    return click.version_option(__version__, prog_name="mooring", message="%(prog)s %(version)s")(app)

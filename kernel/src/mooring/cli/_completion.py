@@ -1,0 +1,54 @@
+"""Shell completion: the script, and the names that it completes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mooring.cli._lazy import command
+
+if TYPE_CHECKING:
+    from mooring.broker import Broker
+
+
+@command("completion")
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell.
+
+    Put into its start-up file: eval "$(mooring completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"this version of click has no completion for {shell}", ctx)
+    click.echo(kind(ctx.find_root().command, {}, "mooring", "_MOORING_COMPLETE").source())
+
+
+def complete_type(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Connector types. Imports no plugin."""
+    from mooring.registry import Registry
+
+    return [name for name in Registry().names() if name.startswith(incomplete)]
+
+
+def complete_connector(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of connectors; none where the store cannot be read, and no store is made for it."""
+    from mooring.assembly import settings_from
+    from mooring.cli._broker import with_broker
+    from mooring.cli._edge import Run
+    from mooring.errors import MooringError
+
+    async def names(broker: Broker) -> list[str]:
+        return [one.name for one in await broker.list() if one.name.startswith(incomplete)]
+
+    try:
+        settings = settings_from()
+        if settings.store is None and not settings.store_file.exists():
+            return []
+        return with_broker(Run(), names, alone=True)
+    except MooringError:
+        return []

@@ -1,0 +1,177 @@
+"""`doctor`: is everything as it should be, and if not, what to do?"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+import msgspec
+
+from mooring.cli._broker import with_broker
+from mooring.cli._edge import FAILED, Run
+from mooring.cli._lazy import command
+from mooring.cli._output import Bad, Table, emit, output_option, say
+from mooring.cli._values import remaining
+from mooring.errors import MooringError, VaultError
+from mooring.types import Connector, Struct
+
+if TYPE_CHECKING:
+    from mooring.assembly import Settings
+    from mooring.broker import Broker
+
+MAX_ASKED = 16
+"""How many connectors are verified at once."""
+CLOCK_TOLERANCE = timedelta(minutes=1)
+OTHERS = 0o077
+
+
+class Check(Struct):
+    """What was looked at, how it is, and what to do about it."""
+
+    check: str
+    status: Literal["ok", "warn", "fail", "skip"]
+    detail: str
+
+
+@command("doctor")
+@click.option("--offline", is_flag=True, help="Call no vendor.")
+@output_option
+@click.pass_obj
+def doctor(run: Run, /, offline: bool, output: str) -> None:
+    """Check the master key, the store, file modes, the clock, the plugins, and every connector with its vendor.
+
+    Exit status: 7 if a check failed.
+    """
+    from mooring.assembly import settings_from
+
+    settings = settings_from()
+    checks = [_key(settings), *_modes(settings), *_plugins()]
+    try:
+        checks += with_broker(run, lambda broker: _stored(run, broker, settings, offline=offline))
+    except MooringError as error:
+        checks.append(Check(check="store", status="fail", detail=run.told(error)))
+    rows = [(one.check, Bad(one.status) if one.status == "fail" else one.status, one.detail) for one in checks]
+    emit(output, msgspec.to_builtins(checks), Table(("CHECK", "STATUS", "DETAIL"), rows))
+    if any(one.status == "fail" for one in checks):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _key(settings: Settings) -> Check:
+    from mooring.vault import key_file, parse_keys
+
+    text, file = settings.master_key, settings.key_file
+    if text is not None and "://" in text:
+        scheme = text.partition(":")[0]
+        return Check(
+            check="master key", status="ok", detail=f"from the plugin that serves {scheme}://, asked when needed"
+        )
+    try:
+        if text is None and not file.exists():
+            return Check(check="master key", status="ok", detail=f"none yet; {file} is made with the first secret")
+        keys = key_file(file) if text is None else parse_keys(text, "MOORING_MASTER_KEY")
+    except (VaultError, OSError) as error:
+        problem = error.message if isinstance(error, VaultError) else f"{file} cannot be looked at: {error.strerror}"
+        return Check(check="master key", status="fail", detail=problem)
+    names = ", ".join(key.id for key in keys)
+    return Check(check="master key", status="ok", detail=f"{names} from {keys[0].source}")
+
+
+def _modes(settings: Settings) -> list[Check]:
+    if os.name != "posix":
+        return [Check(check="file modes", status="skip", detail="this system has none")]
+    home = settings.home
+    try:
+        checks = [_mode(path) for path in (home, settings.cache_folder, *_files(settings)) if path.exists()]
+        found = [check for check in checks if check is not None]
+    except OSError as error:
+        return [Check(check="file modes", status="fail", detail=f"{home} cannot be looked at: {error.strerror}")]
+    detail = f"{home} is its owner's alone" if checks else f"{home} is made when it is needed"
+    return found or [Check(check="file modes", status="ok", detail=detail)]
+
+
+def _files(settings: Settings) -> list[Path]:
+    stores = sorted(settings.home.glob(f"{settings.store_file.name}*"))
+    return [settings.key_file, *stores, *settings.cache_folder.glob("*")]
+
+
+def _mode(path: Path) -> Check | None:
+    """What is wrong with the mode of a file or folder. Others may enter a folder, if they cannot read the files."""
+    status = path.stat()
+    mode, is_folder = stat.S_IMODE(status.st_mode), stat.S_ISDIR(status.st_mode)
+    if not mode & OTHERS:
+        return None
+    right = "700" if is_folder else "600"
+    detail = f"{path} is open to others (mode {mode:04o}); run: chmod {right} {path}"
+    return Check(check="file modes", status="warn" if is_folder else "fail", detail=detail)
+
+
+def _plugins() -> Iterator[Check]:
+    from mooring.cli._plugins import installed
+
+    found = installed()
+    for one in found:
+        detail = one.error or f"{one.distribution} {one.version}"
+        yield Check(check=f"plugin {one.name}", status="fail" if one.error else "ok", detail=detail)
+    if not found:
+        detail = "no plugin is installed; try: pip install 'mooring[all]'"
+        yield Check(check="plugins", status="warn", detail=detail)
+
+
+async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
+    connectors = await broker.list()
+    place = "a plugin's store" if settings.store else str(settings.store_file)
+    checks = [Check(check="store", status="ok", detail=f"{place}, {len(connectors)} connectors"), _clock(connectors)]
+    if offline:
+        return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
+    return [*checks, *await _connectors(run, broker, connectors)]
+
+
+def _clock(connectors: list[Connector]) -> Check:
+    """Without a vendor there is only our own past to compare with."""
+    if not connectors:
+        return Check(check="clock", status="skip", detail="nothing is stored to compare it with")
+    ahead = max(one.updated_at for one in connectors) - datetime.now(UTC)
+    if ahead > CLOCK_TOLERANCE:
+        minutes = ahead.total_seconds() / 60
+        detail = (
+            f"{minutes:.0f} minutes behind what is stored; set it, or vendors will refuse requests and expiry is wrong"
+        )
+        return Check(check="clock", status="fail", detail=detail)
+    detail = "not behind what is stored; a vendor that finds it wrong says so below"
+    return Check(check="clock", status="ok", detail=detail)
+
+
+async def _connectors(run: Run, broker: Broker, connectors: list[Connector]) -> list[Check]:
+    import anyio
+
+    found: dict[str, Check] = {}
+    limiter = anyio.CapacityLimiter(MAX_ASKED)
+
+    async def ask(connector: Connector) -> None:
+        async with limiter:
+            found[connector.id] = await _connector(run, broker, connector)
+        if sys.stderr.isatty():
+            say(f"{len(found)} of {len(connectors)} connectors asked: {connector.name}")
+
+    async with anyio.create_task_group() as tasks:
+        for connector in connectors:
+            tasks.start_soon(ask, connector)
+    return [found[connector.id] for connector in connectors]
+
+
+async def _connector(run: Run, broker: Broker, connector: Connector) -> Check:
+    name = f"connector {connector.name}"
+    try:
+        identity = await broker.verify(connector.id)
+    except MooringError as error:
+        await run.learn(broker, connector.id)
+        return Check(check=name, status="fail", detail=run.mask(error.message))
+    left = remaining(connector.expires_at, connector.expires_skew)
+    detail = f"accepted as {identity.subject}" + (f"; its credentials end in {left}" if left else "")
+    return Check(check=name, status="ok", detail=detail)

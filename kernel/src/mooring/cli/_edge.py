@@ -1,0 +1,99 @@
+"""The edge of the process: every way to end, as one line on stderr and one exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mooring.cli._masking import Masking
+from mooring.cli._output import say
+from mooring.errors import ConfigError, MooringError, PluginError, StoreError, VaultError, VendorError
+
+if TYPE_CHECKING:
+    from mooring.broker import Broker
+
+UNEXPECTED, USAGE, FAILED, INTERRUPTED = 1, 2, 7, 130
+CODES: tuple[tuple[type[MooringError], int], ...] = (
+    (ConfigError, USAGE),
+    (PluginError, 3),
+    (VendorError, 4),
+    (StoreError, 5),
+    (VaultError, 6),
+)
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    unexpected; run again with --debug
+  2    the command line, a name or a configuration is wrong
+  3    a plugin is broken
+  4    the vendor refused, or did not answer
+  5    the store cannot be used
+  6    a secret cannot be sealed or opened
+  7    every connector failed (list-resources), or a check did (doctor)
+  130  interrupted, or a question was answered with no"""
+
+
+class Run:
+    """One run of the command line: what was asked for globally, and the secrets that it has seen."""
+
+    def __init__(self) -> None:
+        self.debug = False
+        self.mask = Masking()
+
+    async def learn(self, broker: Broker, connector: str) -> None:
+        """Mask the secrets of a connector from now on, if they can be opened."""
+        with suppress(MooringError):  # what we cannot open, nobody has shown
+            self.mask.learn(*(await broker.secrets(connector)).values())
+
+    def told(self, error: MooringError) -> str:
+        """An error in one line: the message, and where it happened unless the message says so."""
+        where = [f"{key}: {value}" for key, value in error.where.items() if value not in error.message]
+        after = f"; try again in {error.retry_after.total_seconds():g} s" if error.retry_after else ""
+        return self.mask(error.message + after + (f" [{', '.join(where)}]" if where else ""))
+
+    def trace(self, error: BaseException) -> None:
+        """Show a traceback, without local variables, masked."""
+        import traceback
+
+        text = "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format())
+        click.echo(self.mask(text), err=True, nl=False)
+
+
+def guarded(run: Run, work: Callable[[], Any]) -> int:
+    """Do the work of a run; the exit code that it ends in."""
+    try:
+        code = work()
+    except (KeyboardInterrupt, click.Abort):
+        say("Interrupted.")
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  this is the edge
+        return _report(run, error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(run: Run, error: BaseException) -> int:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, click.ClickException):
+        say(f"Error: {run.mask(_usage(error))}")
+        return error.exit_code
+    if run.debug:
+        run.trace(error)
+    if isinstance(error, MooringError):
+        say(f"Error: {run.told(error)}")
+        return next((code for kind, code in CODES if isinstance(error, kind)), UNEXPECTED)
+    again = "" if run.debug else "; run again with --debug"  # its message may quote a secret
+    say(f"Error: unexpected: {type(error).__name__}{again}")
+    return UNEXPECTED
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message().rstrip()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        end = "" if message.endswith((".", "?", ")")) else ";"
+        return f"{message}{end} see: {error.ctx.command_path} --help"
+    return message

@@ -1,0 +1,81 @@
+"""Keeps known secrets out of what is shown: plain, quoted, URL-encoded and in base64, also within a longer text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import quote, quote_plus
+
+from mooring.types import MASK, Secret
+
+TELLING = re.compile(r"key|secret|token|password|passwd|credential", re.IGNORECASE)
+"""Names of environment variables whose values count as secrets."""
+MIN_SURROUNDING = 8
+"""Shorter values in the environment are switches and names."""
+MIN_LENGTH = 3
+"""Shorter texts are in every word; masking them would leave nothing to read."""
+ALIGNMENTS = 3
+"""How many ways the bytes of a text can lie in base64 (RFC 4648 section 4)."""
+
+
+class Masking:
+    """The secrets that this process has seen, and those in its environment."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        self._known: set[str] = set()
+
+    def learn(self, *secrets: str | Secret) -> None:
+        """Mask these from now on."""
+        self._known.update(one.reveal() if isinstance(one, Secret) else one for one in secrets)
+
+    def __call__(self, text: str) -> str:
+        """The text without the secrets."""
+        forms = {form for secret in (*self._known, *self._surrounding()) for form in _forms(secret)}
+        present = [form for form in forms if len(form) >= MIN_LENGTH and form in text]
+        if not present:
+            return text
+        pattern = "|".join(re.escape(form) for form in sorted(present, key=len, reverse=True))
+        return re.sub(f"(?:{pattern})+", MASK, text)
+
+    def _surrounding(self) -> Iterator[str]:
+        """What the environment holds under a telling name: whole, and the parts of `id:key,id:key`."""
+        for name, value in self._environment.items():
+            if TELLING.search(name):
+                parts = (value, *re.split(r"[,\s]+", value), *re.split(r"[,\s:]+", value))
+                yield from (part for part in parts if len(part) >= MIN_SURROUNDING)
+
+
+def _forms(text: str) -> Iterator[str]:
+    for part in _parts(text):
+        yield part
+        yield repr(part)[1:-1]
+        yield json.dumps(part)[1:-1]
+        encoded = part.encode(errors="surrogateescape")
+        for safe in ("", "/"):
+            yield quote(encoded, safe=safe)
+        yield quote_plus(encoded)
+        yield from _base64(encoded)
+
+
+def _parts(text: str) -> Iterable[str]:
+    """The whole, and each line of it, as tracebacks and logs may break it."""
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("-----")]
+    return dict.fromkeys([text, text.strip(), *lines])
+
+
+def _base64(encoded: bytes) -> Iterator[str]:
+    """What is the same in base64 whatever comes before and after, for each alignment."""
+    if len(encoded) < MIN_LENGTH:
+        return
+    for before in range(ALIGNMENTS):
+        padded = bytes(before) + encoded
+        whole = len(padded) - len(padded) % ALIGNMENTS
+        form = base64.b64encode(padded[:whole]).decode()[(before * 4 + 2) // 3 if before else 0 :]
+        yield form
+        yield form.translate(str.maketrans("+/", "-_"))
+    yield base64.b64encode(encoded).decode().rstrip("=")
+    yield base64.urlsafe_b64encode(encoded).decode().rstrip("=")

@@ -1,0 +1,163 @@
+"""Data to stdout, as a table, JSON or YAML; messages to stderr. rich is loaded only to draw on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHORT_ID = 8
+"""How much of a connector's id names it (see `Store.find`)."""
+GAP = "  "
+NARROWEST = 6
+"""A column is never made narrower than this, however narrow the terminal is."""
+MISSING = "-"
+
+
+class Bad(str):
+    """A text that tells of an error."""
+
+    __slots__ = ()
+
+
+class Table(NamedTuple):
+    """Rows under columns; a cell of several texts has a line for each."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Sequence[str]]]
+
+
+class Title(str):
+    """A heading between tables."""
+
+    __slots__ = ()
+
+
+def output_option(command: F) -> F:
+    """The option `-o/--output`."""
+    kinds = click.Choice(("table", "json", "yaml"), case_sensitive=False)
+    return click.option("-o", "--output", type=kinds, default="table", help="How to write the data.")(command)
+
+
+def emit(output: str, data: Any, *view: Table | str) -> None:
+    """Write the data to stdout: as it is, or as the view of it that people read."""
+    if output == "table":
+        _draw(view)
+    else:
+        click.echo(encoded(output, data))
+
+
+def encoded(output: str, data: Any) -> str:
+    """The data in JSON or YAML. Instants are RFC 3339, spans ISO 8601."""
+    if output == "json":
+        return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+    import yaml
+
+    return str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=True)).rstrip("\n")
+
+
+def say(text: str) -> None:
+    """A message, to stderr."""
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """The text in one line without control characters, which a terminal would obey."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
+def width(stream: TextIO | None = None) -> int | None:
+    """How many columns there are: as MOORING_COLUMNS says, or of the terminal; None for no bound, as in a pipe.
+
+    COLUMNS counts on a terminal alone: a process that has loaded GNU readline leaves it, as 80, to all it starts.
+    """
+    if (wanted := os.environ.get("MOORING_COLUMNS", "")).isdigit():
+        return int(wanted)
+    return shutil.get_terminal_size((80, 24)).columns if (stream or sys.stdout).isatty() else None
+
+
+def short(id: str) -> str:
+    """An id: its beginning, which names it too, where width is scarce."""
+    return id if width() is None else id[:SHORT_ID]
+
+
+def console(stream: TextIO) -> Console:
+    """rich's console on a stream; colour on a terminal alone, and not with NO_COLOR."""
+    from rich.console import Console
+
+    return Console(file=stream, width=width(stream), highlight=False, markup=False, emoji=False)
+
+
+def _draw(view: Sequence[Table | str]) -> None:
+    bound = width()
+    for number, block in enumerate(view):
+        if number and isinstance(block, Title):
+            click.echo()
+        if isinstance(block, str):
+            colour = isinstance(block, Title) and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+            click.echo(click.style(block, bold=True) if colour else block)
+        elif bound is None:
+            click.echo(_plain(block))
+        else:
+            _rich(block, bound)
+
+
+def _plain(table: Table) -> str:
+    """Aligned columns as wide as they need to be: nothing is cut, nothing is wrapped."""
+    lines = [tuple(table.columns)] if any(table.columns) else []
+    for row in table.rows:
+        lines += zip_longest(*(_lines(cell) for cell in row), fillvalue="")
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        GAP.join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _rich(table: Table, bound: int) -> None:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=None, show_header=any(table.columns), pad_edge=False, padding=(0, len(GAP), 0, 0))
+    for column, size in zip(table.columns, _widths(table, bound), strict=True):
+        drawn.add_column(column, overflow="fold", header_style="bold", width=size)
+    for row in table.rows:
+        cells = []
+        for cell in row:
+            parts = [Text(one, style="red" if isinstance(one, Bad) else "") for one in _lines(cell)]
+            cells.append(Text("\n").join(parts))
+        drawn.add_row(*cells)
+    console(sys.stdout).print(drawn)
+
+
+def _widths(table: Table, bound: int) -> list[int]:
+    """Column widths within the bound: the widest give first, at spaces; names are broken only if nothing else helps."""
+    columns = [
+        [name, *(line for row in rows for line in _lines(row))]
+        for name, *rows in zip(table.columns, *table.rows, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for line in column for word in line.split(" ")) for column in columns]
+    for least in (words, [NARROWEST] * len(words)):
+        while (excess := sum(widths) + len(GAP) * (len(widths) - 1) - bound) > 0:
+            able = [number for number, size in enumerate(widths) if size > least[number]]
+            if not able:
+                break
+            widest = max(able, key=lambda number: widths[number])
+            widths[widest] -= min(excess, max(1, (widths[widest] - least[widest]) // 4))
+    return widths
+
+
+def _lines(cell: str | Sequence[str]) -> list[str]:
+    texts = [cell] if isinstance(cell, str) else list(cell)
+    return [type(text)(printable(text)) for text in texts] or [MISSING]

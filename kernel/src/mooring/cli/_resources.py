@@ -1,0 +1,124 @@
+"""`list-resources` and `verify`: what connectors reach, and whether the vendor accepts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from mooring.cli._broker import with_broker
+from mooring.cli._completion import complete_connector, complete_type
+from mooring.cli._edge import FAILED, INTERRUPTED, Run
+from mooring.cli._known import check_known
+from mooring.cli._lazy import command
+from mooring.cli._output import Table, emit, output_option, say
+from mooring.cli._reach import Reach, progress
+from mooring.cli._values import remaining, wanted_labels
+
+if TYPE_CHECKING:
+    from mooring.broker import Broker
+    from mooring.types import Connector, Identity
+
+
+@command("list-resources")
+@click.option("-c", "--connector-type", metavar="TYPE", shell_complete=complete_type, help="Only such connectors.")
+@click.option("-r", "--resource-type", metavar="TYPE", help="Only resources of this type.")
+@click.option("-i", "--resource-id", metavar="ID", help="Only this resource, in any of its accepted forms.")
+@click.option(
+    "-n",
+    "--connector",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete_connector,
+    help="Only this one; repeatable.",
+)
+@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Only connectors with it.")
+@click.option("-e", "--exclude-errors", is_flag=True, help="Leave out the connectors that failed.")
+@output_option
+@click.pass_obj
+def list_resources(
+    run: Run,
+    connector_type: str | None,
+    resource_type: str | None,
+    resource_id: str | None,
+    names: Sequence[str],
+    labels: Sequence[str],
+    exclude_errors: bool,
+    output: str,
+) -> None:
+    """List what the connectors reach. All are asked at once; one that fails has its error in its row.
+
+    Exit status: 7 if all of them failed. Ctrl-C shows what was found until then.
+    """
+    reach = Reach(run)
+
+    async def work(broker: Broker) -> None:
+        chosen = await broker.list(type=connector_type, resource_type=resource_type, labels=wanted_labels(labels))
+        if names:
+            wanted = {(await broker.get(name)).id for name in names}
+            chosen = [one for one in chosen if one.id in wanted]
+        if not chosen:
+            check_known(broker.registry, type=connector_type, resource_type=resource_type)
+            say("No connector matches; to make one: mooring connector register")
+            return
+        filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
+        filters["connectors"] = [one.id for one in chosen]
+        with progress(reach, len(chosen)) as heard:
+            await reach.gather(broker, heard=heard, **filters)
+
+    interrupted = False
+    try:
+        with_broker(run, work)
+    except KeyboardInterrupt:
+        interrupted = True
+    errors = not exclude_errors
+    emit(output, reach.data(errors=errors), reach.table(errors=errors))
+    if interrupted:
+        say("Interrupted; this is what was found until then.")
+        raise click.exceptions.Exit(INTERRUPTED)
+    if reach.failed and not reach.answered:
+        raise click.exceptions.Exit(FAILED)
+
+
+@command("verify")
+@click.argument("name", shell_complete=complete_connector)
+@click.option("-r", "--resource-type", metavar="TYPE", help="Only for this resource type.")
+@click.option("-i", "--resource-id", metavar="ID", help="Only for this resource.")
+@click.option("-v", "--verify-only", is_flag=True, help="Do not list what it reaches.")
+@output_option
+@click.pass_obj
+def verify(
+    run: Run, name: str, resource_type: str | None, resource_id: str | None, verify_only: bool, output: str
+) -> None:
+    """Ask the vendor whether it accepts a connector, as whom, and what it reaches."""
+    reach = Reach(run)
+
+    async def work(broker: Broker) -> tuple[Connector, Identity]:
+        connector = await broker.get(name)
+        identity = await broker.verify(connector.id, resource_type=resource_type, resource_id=resource_id)
+        if not verify_only:
+            with progress(reach, 1) as heard:
+                await reach.gather(
+                    broker,
+                    heard=heard,
+                    connectors=[connector.id],
+                    resource_type=resource_type,
+                    resource_id=resource_id,
+                )
+        return connector, identity
+
+    connector, identity = with_broker(run, work)
+    data: dict[str, Any] = {"connector_id": connector.id, "connector_name": connector.name}
+    data["identity"] = msgspec.to_builtins(identity, builtin_types=())
+    about = [("connector", connector.name), ("accepted as", identity.subject)]
+    if identity.account:
+        about.append(("account", identity.account))
+    if identity.expires_at:
+        about.append(("expires in", remaining(identity.expires_at)))
+    if verify_only:
+        emit(output, data, Table(("", ""), about))
+    else:
+        emit(output, data | {"resources": reach.data()}, Table(("", ""), about), reach.table())

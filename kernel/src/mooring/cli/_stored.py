@@ -1,0 +1,127 @@
+"""`list`, `describe`, `delete`: connectors at rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mooring.cli._broker import with_broker
+from mooring.cli._completion import complete_connector, complete_type
+from mooring.cli._edge import INTERRUPTED, Run
+from mooring.cli._known import check_known
+from mooring.cli._lazy import command
+from mooring.cli._output import Bad, Table, emit, output_option, say, short
+from mooring.cli._shown import as_data, as_table
+from mooring.cli._values import remaining, wanted_labels
+
+if TYPE_CHECKING:
+    from mooring.broker import Broker
+    from mooring.registry import Registry
+    from mooring.types import Connector, Secret
+
+MULTIPLE = "<multiple>"
+COLUMNS = ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
+
+
+@command("list")
+@click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="Of this connector type.")
+@click.option("-a", "--auth-method", metavar="METHOD", help="With this auth method.")
+@click.option("-r", "--resource-type", metavar="TYPE", help="That reach this resource type.")
+@click.option(
+    "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
+)
+@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="With this label; repeatable.")
+@click.option("-n", "--name", metavar="PATTERN", help="With a name like this, such as 'prod-*'.")
+@output_option
+@click.pass_obj
+def list_(
+    run: Run,
+    type_: str | None,
+    auth_method: str | None,
+    resource_type: str | None,
+    resource_id: str | None,
+    labels: Sequence[str],
+    name: str | None,
+    output: str,
+) -> None:
+    """List the registered connectors."""
+
+    async def work(broker: Broker) -> tuple[list[Connector], Registry]:
+        found = await broker.list(
+            type=type_,
+            auth_method=auth_method,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            labels=wanted_labels(labels),
+        )
+        if not found:
+            check_known(broker.registry, type=type_, resource_type=resource_type, auth_method=auth_method)
+        return [one for one in found if name is None or fnmatchcase(one.name, name)], broker.registry
+
+    found, registry = with_broker(run, work)
+    emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
+    if not found:
+        filtered = type_ or auth_method or resource_type or resource_id or labels or name
+        say("No connector matches." if filtered else "There is no connector; to make one: mooring connector register")
+
+
+def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:
+    left = remaining(one.expires_at, one.expires_skew)
+    return (
+        one.name,
+        short(one.id),
+        one.type,
+        as_data(one, registry)["resource_types"],
+        one.resource_id or MULTIPLE,
+        one.owner,
+        Bad(left) if left == "expired" else left,
+        [f"{key}={value}" for key, value in sorted(one.labels.items())] or "",
+    )
+
+
+@command("describe")
+@click.argument("name", shell_complete=complete_connector)
+@click.option("-x", "--show-secrets", is_flag=True, help="Show the connector's own secrets in clear.")
+@output_option
+@click.pass_obj
+def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
+    """Show one connector: what it is, how it authenticates, its configuration."""
+
+    async def work(broker: Broker) -> tuple[Connector, dict[str, Secret], Registry]:
+        connector = await broker.get(name)
+        return connector, await broker.secrets(connector.id) if show_secrets else {}, broker.registry
+
+    connector, secrets, registry = with_broker(run, work)
+    data: dict[str, Any] = as_data(connector, registry, {name: one.reveal() for name, one in secrets.items()})
+    emit(output, data, *as_table(data))
+
+
+@command("delete")
+@click.argument("name", shell_complete=complete_connector)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(run: Run, name: str, yes: bool) -> None:
+    """Delete a connector. What it has issued lives until it ends.
+
+    Asks first on a terminal, unless --yes is given.
+    """
+
+    async def find(broker: Broker) -> Connector:
+        return await broker.get(name)
+
+    async def remove(broker: Broker) -> Connector:
+        return await broker.delete(connector.id)
+
+    if yes or not sys.stdin.isatty():
+        connector = with_broker(run, lambda broker: broker.delete(name))
+    else:
+        connector = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
+        if not click.confirm(f"Delete the connector {connector.name!r} ({connector.type})?", err=True):
+            say("Nothing was deleted.")
+            raise click.exceptions.Exit(INTERRUPTED)
+        connector = with_broker(run, remove)
+    say(f"Deleted the connector {connector.name!r}.")

@@ -1,0 +1,131 @@
+"""A vendor for the tests of the CLI: what it does is written in the connector's `mode`."""
+
+import base64
+import os
+import urllib.parse
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import msgspec
+
+import mooring as m
+
+
+class Key(m.Config):
+    token: Annotated[m.Secret, msgspec.Meta(description="the token")]
+    backup_token: m.Secret | None = None
+    mode: str = "ok"
+    regions: tuple[str, ...] = ("north",)
+    tags: dict[str, str] = {}  # noqa: RUF012
+    insecure: bool = False
+    port: int = 443
+
+
+class Role(m.Config):
+    role: str
+    token: m.Secret
+
+
+class AcmeCredentials(m.Credentials, tag="acme"):
+    user: str
+    password: m.Secret
+
+
+HOUR = timedelta(hours=1)
+
+
+def quoting(token: str) -> str:
+    """A text such as a vendor may answer, with the token in every form."""
+    whole = base64.b64encode(f"user:{token}".encode()).decode()
+    return f"bad {token}, {whole}, {urllib.parse.quote(token, safe='')}, {base64.b64encode(token.encode()).decode()}"
+
+
+class Acme:
+    @m.hookimpl
+    def describe(self) -> m.ConnectorType:
+        life = m.Lifetime(minimum=HOUR / 4, default=HOUR, maximum=12 * HOUR)
+        return m.ConnectorType(
+            name="acme",
+            title="Acme Cloud",
+            auth_methods=(
+                m.AuthMethod(name="key", config=Key, temporary=True, lifetime=life, description="By token."),
+                m.AuthMethod(name="role", config=Role),
+            ),
+            resource_types=(
+                m.ResourceType(name="acme-bucket", formats=("NAME", "acme://NAME"), permissions=("acme:List",)),
+                m.ResourceType(name="acme-account", instances=False, narrowable=False, auth_methods=("key",)),
+            ),
+            credentials=(AcmeCredentials,),
+            formats=("env",),
+        )
+
+    @m.hookimpl
+    def canonical(self, resource_type: str, text: str) -> str:
+        return text.removeprefix("acme://")
+
+    @m.hookimpl
+    @asynccontextmanager
+    async def authenticate(self, config: Key | Role, context: m.Context) -> AsyncGenerator[Key | Role]:
+        token = config.token.reveal()
+        match getattr(config, "mode", "ok"):
+            case "deny":
+                raise m.AuthFailed("acme does not accept the token; give another")
+            case "leak":
+                raise m.Rejected(quoting(token)) from ValueError(quoting(token))
+            case "boom":
+                raise RuntimeError(quoting(token))
+        yield config
+
+    @m.hookimpl
+    async def verify(self, session: Key | Role, request: m.VerifyRequest) -> m.Identity:
+        return m.Identity(subject="robot", account="4711")
+
+    @m.hookimpl
+    async def units(self, session: Key | Role, resource_type: str) -> tuple[m.Unit, ...]:
+        return tuple(m.Unit(name=name) for name in getattr(session, "regions", ("north",)))
+
+    @m.hookimpl
+    async def discover(self, session: Key | Role, request: m.DiscoverRequest) -> AsyncGenerator[m.Resource]:
+        mode = getattr(session, "mode", "ok")
+        if request.resource_type == "acme-account":
+            yield m.Resource(type="acme-account", id="4711")
+            return
+        if request.unit.name == "south":
+            raise m.AccessDenied("acme does not show the south; ask for it")
+        yield m.Resource(type="acme-bucket", id="first", region=request.unit.name)
+        if mode == "slow":
+            Path(os.environ["ACME_SLOW"]).touch()  # noqa: ASYNC240
+            await anyio.sleep(60)
+        yield m.Resource(type="acme-bucket", id="second" if mode != "escape" else "\x1b[31msecond\nline")
+
+    @m.hookimpl
+    async def issue_credentials(self, session: Key | Role, request: m.CredentialRequest) -> m.Credentials:
+        from datetime import UTC, datetime
+
+        ends = datetime.now(UTC) + (request.ttl or HOUR)
+        return AcmeCredentials(user="robot", password=m.Secret("p4ss"), expires_at=ends, narrowed=True)
+
+    @m.hookimpl
+    async def lift(self, request: m.LiftRequest) -> m.Lifted:
+        if "ACME_TOKEN" not in os.environ:
+            raise m.NothingToLift("ACME_TOKEN is not set; set it")
+        regions = tuple(request.options.get("regions", ("north",)))
+        config = Key(token=m.Secret(os.environ["ACME_TOKEN"]), regions=regions, mode=request.options.get("mode", "ok"))
+        return m.Lifted(auth_method="key", config=config, source="the environment (ACME_TOKEN)")
+
+    @m.hookimpl
+    def explain(self, config: Key | Role, request: m.CredentialRequest) -> m.Explanation:
+        policy = {"allow": [request.access], "on": request.resource_id}
+        return m.Explanation(narrowed=True, calls=("acme:Mint",), policy=policy, notes=("for you",))
+
+    @m.hookimpl
+    def render(self, request: m.RenderRequest) -> str:
+        assert isinstance(request.credentials, AcmeCredentials)
+        return f"ACME_USER={request.credentials.user}\nACME_PASSWORD={request.credentials.password.reveal()}\n"
+
+
+connector = Acme()

@@ -1,0 +1,89 @@
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+
+from mooring.types import instant
+
+FIRST = ("-r", "acme-bucket", "-i", "acme://first")
+PROBE = """
+import sys
+sys.argv = ["mooring", "issue", "one", "-r", "acme-bucket", "-i", "first"]
+from mooring.cli import main
+try:
+    main()
+finally:
+    heavy = ("rich", "yaml", "httpx", "structlog", "botocore", "mooring_aws", "mooring_sandbox")
+    print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
+"""
+
+
+def test_issue_prints_credentials_and_the_facts_about_them(cli, registered) -> None:
+    result = cli("issue", "one", *FIRST, "--ttl", "1h30m", "--access", "write", "--consumer", "job-7")
+    data = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert data["credentials"] == {"user": "robot", "password": "p4ss"}
+    wanted = {"connector": "one", "resource_type": "acme-bucket", "resource_id": "first", "access": "write"}
+    wanted |= {"consumer": "job-7", "kind": "acme", "narrowed": True, "clamped": [], "cached": False}
+    assert {key: data[key] for key in wanted} == wanted
+    assert timedelta(minutes=89) < instant(data["expires_at"]) - datetime.now(UTC) < timedelta(minutes=91)
+
+
+def test_issue_says_what_was_clamped(cli, registered) -> None:
+    data = yaml.safe_load(cli("issue", "one", *FIRST, "--ttl", "2d", "--format", "yaml").stdout)
+    assert data["clamped"] == ["the ttl of 48h was shortened to 12h, the bound of key"]
+
+
+def test_issue_in_the_plugins_formats(cli, registered) -> None:
+    assert cli("issue", "one", *FIRST, "--format", "env").stdout == "ACME_USER=robot\nACME_PASSWORD=p4ss\n"
+    error = cli("issue", "one", *FIRST, "--format", "toml", code=2).stderr
+    assert "acme credentials are not written as 'toml'; use one of: json, yaml, env" in error
+
+
+def test_issue_is_served_from_the_cache_of_another_process(process, registered) -> None:
+    first, second = (json.loads(process("issue", "one", *FIRST).stdout) for _ in range(2))
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["credentials"] == second["credentials"]
+    assert first["expires_at"] == second["expires_at"]
+
+
+def test_a_cached_issue_loads_one_plugin_and_no_rich(process, registered) -> None:
+    process("issue", "one", *FIRST)
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["cached"] is True
+    assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("onne", *FIRST), 2, "did you mean 'one'?"),
+        (("one",), 2, "reaches several resource types; name one of: acme-bucket, acme-account"),
+        (("one", "-r", "acme-bucket"), 2, "name one with --resource-id"),
+        (("one", *FIRST, "--access", "own"), 2, "'--access'"),
+        (("one", *FIRST, "--ttl", "soon"), 2, "not a duration"),
+    ],
+)
+def test_issue_says_what_is_wrong(cli, registered, arguments, code, says) -> None:
+    for verb in ("issue", "explain"):
+        result = cli(verb, *arguments, code=code)
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_explain(cli, registered) -> None:
+    text = cli("explain", "one", *FIRST, "--access", "list").stdout
+    for part in ("narrowed  yes", "acme:Mint", "for you", '"on": "first"'):
+        assert part in text
+    data = json.loads(cli("explain", "one", *FIRST, "-o", "json").stdout)
+    assert data == {
+        "narrowed": True,
+        "calls": ["acme:Mint"],
+        "policy": {"allow": ["read"], "on": "first"},
+        "notes": ["for you"],
+    }

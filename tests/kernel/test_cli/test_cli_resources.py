@@ -1,0 +1,103 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def add(cli, name: str, *more: str) -> None:
+    cli("connector", "register", name, "-t", "acme", "-a", "key", "--token=-", "--no-verify", *more, input="s3cret")
+
+
+def test_resources_are_grouped_by_connector(cli) -> None:
+    add(cli, "one")
+    add(cli, "two", "-r", "acme-bucket")
+    result = cli("connector", "list-resources")
+    header, *rows = result.stdout.splitlines()
+    for column in ("CONNECTOR ID", "CONNECTOR NAME", "CONNECTOR TYPE", "RESOURCE TYPE", "RESOURCE NAMES"):
+        assert column in header
+    assert [row.split()[-4:] for row in rows] == [
+        ["one", "acme", "acme-account", "4711"],
+        ["acme-bucket", "first"],
+        ["second"],
+        ["two", "acme", "acme-bucket", "first"],
+        ["second"],
+    ]
+    assert result.stderr == ""  # no progress, no decoration
+
+
+def test_a_failed_connector_has_its_error_in_its_row(cli) -> None:
+    add(cli, "good", "-l", "team=ml")
+    add(cli, "bad", "--mode=deny")
+    result = cli("connector", "list-resources")
+    (row,) = [line for line in result.stdout.splitlines() if " bad " in line]
+    assert row.endswith("Error: acme does not accept the token; give another")
+    assert " good " in result.stdout
+    assert " bad " not in cli("connector", "list-resources", "--exclude-errors").stdout
+    found = json.loads(cli("connector", "list-resources", "-o", "json").stdout)
+    (bad,) = [one for one in found if one["connector_name"] == "bad"]
+    assert bad["resources"] == []
+    assert bad["errors"] == [
+        {"unit": "", "error": "AuthFailed", "message": "acme does not accept the token; give another"}
+    ]
+    assert " bad " not in cli("connector", "list-resources", "--label", "team").stdout
+    assert " bad " not in cli("connector", "list-resources", "--connector", "good").stdout
+    assert " good " not in cli("connector", "list-resources", "-n", "bad", code=7).stdout
+
+
+def test_all_failed_is_an_error_none_is_not(cli) -> None:
+    assert json.loads(cli("connector", "list-resources", "-o", "json").stdout) == []
+    add(cli, "bad", "--mode=deny")
+    add(cli, "worse", "--mode=boom")
+    assert "Error: " in cli("connector", "list-resources", code=7).stdout
+    assert json.loads(cli("connector", "list-resources", "--exclude-errors", "-o", "json", code=7).stdout) == []
+
+
+def test_filters(cli) -> None:
+    add(cli, "one")
+    names = cli("connector", "list-resources", "-r", "acme-bucket", "-i", "acme://second").stdout
+    assert "second" in names
+    assert "first" not in names
+    assert "did you mean 'acme'?" in cli("connector", "list-resources", "-c", "acmee", code=2).stderr
+    assert "did you mean 'acme-bucket'?" in cli("connector", "list-resources", "-r", "acme-buck", code=2).stderr
+    assert "did you mean 'one'?" in cli("connector", "list-resources", "-n", "onee", code=2).stderr
+
+
+def test_verify_shows_who_and_what(cli, registered) -> None:
+    result = cli("connector", "verify", "one")
+    assert "accepted as  robot" in result.stdout
+    assert "4711" in result.stdout
+    assert "second" in result.stdout
+    data = json.loads(cli("connector", "verify", "one", "-o", "json", "--verify-only").stdout)
+    assert data["identity"] == {"subject": "robot", "account": "4711", "expires_at": None}
+    assert "resources" not in data
+    assert "second" not in cli("connector", "verify", "one", "-r", "acme-bucket", "-i", "first").stdout
+    cli("connector", "update", "one", "--mode=deny", "--no-verify")
+    assert "connector: one" in cli("connector", "verify", "one", code=4).stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_an_interruption_shows_what_was_found(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SLOW", str(tmp_path / "slow"))
+    add(cli, "quick")
+    add(cli, "slow", "--mode=slow")
+    command = [sys.executable, "-m", "mooring", "connector", "list-resources", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "slow").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)  # for what the others say at once
+        process.send_signal(signal.SIGINT)
+        output, messages = process.communicate(timeout=20)
+    found = {(one["connector_name"], one["resource_type"]): len(one["resources"]) for one in json.loads(output)}
+    assert found == {
+        ("quick", "acme-account"): 1,
+        ("quick", "acme-bucket"): 2,
+        ("slow", "acme-account"): 1,
+        ("slow", "acme-bucket"): 1,
+    }
+    assert messages == "Interrupted; this is what was found until then.\n"
+    assert process.returncode == 130

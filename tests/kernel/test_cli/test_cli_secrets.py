@@ -1,0 +1,183 @@
+"""A secret is shown where it was asked for, and nowhere else: in no form, by no error, with or without --debug."""
+
+import base64
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.cli._masking import Masking
+from mooring.types import MASK, Secret
+
+CANARY = 'c4nary/+ "x"?&ü-z'
+FORMS = (
+    CANARY,
+    base64.b64encode(CANARY.encode()).decode().rstrip("="),
+    base64.b64encode(f"user:{CANARY}".encode()).decode()[12:-4],
+    urllib.parse.quote(CANARY, safe=""),
+    urllib.parse.quote_plus(CANARY),
+    repr(CANARY)[1:-1],
+    json.dumps(CANARY)[1:-1],
+)
+
+
+def leaks(text: str) -> list[str]:
+    return [form for form in FORMS if form in text]
+
+
+@pytest.mark.parametrize("mode", ["ok", "deny", "leak", "boom"])
+@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
+def test_no_command_shows_a_secret(cli, process, mode, debug) -> None:
+    codes = {"ok": (0, 0, 0), "deny": (4, 4, 7), "leak": (4, 4, 7), "boom": (3, 3, 7)}[mode]
+    register = ("connector", "register", "two", "--type", "acme", "-a", "key", f"--mode={mode}")
+    first, others, listed = codes
+    done = [
+        process(*debug, *register, f"--token={CANARY}", code=first),
+        cli(*debug, *register[:2], "one", *register[3:], "--token=-", "--no-verify", input=CANARY),
+        cli(*debug, "connector", "verify", "one", code=others),
+        process(*debug, "connector", "verify", "one", "-o", "json", code=others),
+        cli(*debug, "issue", "one", "-r", "acme-bucket", "-i", "a", code=others),
+        cli(*debug, "connector", "list-resources", "-n", "one", code=listed),
+        process(*debug, "connector", "list-resources", "-n", "one", "-o", "yaml", code=listed),
+        cli(*debug, "doctor", code=listed),
+        cli(*debug, "connector", "describe", "one"),
+        cli(*debug, "connector", "list", "-o", "json"),
+        cli(*debug, "explain", "one", "-r", "acme-bucket", "-i", "a"),
+        cli(*debug, "connector", "update", "one", f"--backup-token={CANARY}", code=others),
+        cli(*debug, "connector", "update", "one", "--port", CANARY, code=2),
+        cli(*debug, "connector", "update", "one", "--backup-tokn", CANARY, code=2),
+    ]
+    assert [leaks(one.stdout + one.stderr) for one in done] == [[] for _ in done]
+    if mode != "ok":
+        assert ("Traceback" in done[3].stderr) == bool(debug)
+    if mode == "leak":
+        assert MASK in done[3].stderr
+
+
+def test_a_lifted_secret_is_masked(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_TOKEN", CANARY)
+    arguments = ("connector", "register", "one", "--type", "acme", "--auto-configure", "--mode=leak", "--debug")
+    result = cli(*arguments, code=4)
+    assert not leaks(result.output)
+    assert MASK in result.stderr
+
+
+def test_an_unexpected_error_is_named_and_not_quoted(cli, registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"could not write t0ken-registered and {CANARY}")
+
+    monkeypatch.setenv("SOME_PASSWORD", CANARY)
+    monkeypatch.setattr("mooring.cli._stored.as_table", fail)
+    result = cli("connector", "describe", "one", "-x", code=1)
+    assert result.stderr == "Error: unexpected: RuntimeError; run again with --debug\n"
+    assert result.stdout == ""
+    result = cli("connector", "describe", "one", "-x", "--debug", code=1)
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("Error: unexpected: RuntimeError\n")
+    assert not leaks(result.stderr)
+    monkeypatch.setenv("MOORING_DEBUG", "1")
+    assert "Traceback" in cli("connector", "describe", "one", "-x", code=1).stderr
+
+
+def test_the_debug_option_stands_anywhere(cli) -> None:
+    for arguments in (("--debug", "connector", "verify", "x"), ("connector", "verify", "x", "--debug")):
+        assert cli(*arguments, code=2).stderr.startswith("Traceback")
+    assert cli("connector", "verify", "x", code=2).stderr.startswith("Error: no connector is named 'x'")
+
+
+@given(st.text(min_size=6), st.text(max_size=7), st.text(max_size=7))
+def test_masking_finds_a_secret_in_every_form(secret: str, before: str, after: str) -> None:
+    mask = Masking({})
+    mask.learn(Secret(secret))
+    text = before + secret + after
+    assert secret not in mask(text) or secret in MASK
+    encoded = text.encode(errors="surrogateescape")
+    whole = base64.b64encode(encoded).decode()
+    if len(secret.encode(errors="surrogateescape")) > 8:
+        start = len(before.encode(errors="surrogateescape"))
+        middle = whole[(start * 4 + 2) // 3 + 1 : (start + len(secret.encode(errors="surrogateescape"))) * 4 // 3 - 1]
+        assert middle not in mask(whole)
+    quoted = urllib.parse.quote(secret.encode(errors="surrogateescape"))
+    assert quoted not in mask(quoted)
+
+
+def test_masking_knows_the_environment() -> None:
+    mask = Masking(
+        {"MOORING_MASTER_KEY": "k1:q83vq83vq83v,k2:zzzzzzzzzzzz", "A_SECRET": "yes", "HOME": "/home/somebody"}
+    )
+    assert mask("q83vq83vq83v zzzzzzzzzzzz yes k1 /home/somebody") == f"{MASK} {MASK} yes k1 /home/somebody"
+
+
+def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> tuple[int, str]:
+    """The command on a terminal of 80 columns: its exit code, and all that the terminal shows."""
+    child, fd = pty.fork()
+    if child == 0:
+        os.environ["COLUMNS"] = "80"
+        os.execv(sys.executable, [sys.executable, "-m", "mooring", *arguments])
+    shown, waiting, deadline = b"", list(answers), time.monotonic() + 30
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([fd], [], [], 0.2)
+        try:
+            data = os.read(fd, 4096) if ready else None
+        except OSError:
+            break
+        if data == b"":
+            break
+        shown += data or b""
+        if waiting and shown.rstrip().endswith(b":"):
+            os.write(fd, waiting.pop(0).encode())
+            shown += b"\n"
+    os.close(fd)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+@pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
+def test_on_a_terminal_secrets_are_asked_for_and_not_shown(cli) -> None:
+    code, shown = terminal("connector", "register", "one", "-t", "acme", "-a", "key", answers=("h1dden\n",))
+    assert code == 0, shown
+    assert "token (the token):" in shown
+    assert "h1dden" not in shown
+    assert "h1dden" in cli("connector", "describe", "one", "-x").stdout
+    code, shown = terminal("connector", "list-resources")
+    assert code == 0
+    assert "second" in shown
+    assert "\x1b[" in shown  # colour, and progress
+    assert all(len(line) <= 80 for line in shown.splitlines() if "\x1b" not in line)
+    for answer, expected, says in (
+        ("n\n", 130, "Nothing was deleted."),
+        ("\x03", 130, "Interrupted."),
+        ("y\n", 0, "Deleted"),
+    ):
+        code, shown = terminal("connector", "delete", "one", answers=(answer,))
+        assert (code, says in shown) == (expected, True), shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(process, shell) -> None:
+    assert "_MOORING_COMPLETE" in process("completion", shell).stdout
+
+
+def test_completion_names_commands_types_and_connectors(cli, registered) -> None:
+    def complete(words: str) -> list[str]:
+        environment = os.environ | {"_MOORING_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        environment["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+        done = subprocess.run(
+            [sys.executable, "-c", "from mooring.cli import main; main()"],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [line.partition(",")[2] for line in done.stdout.split()]
+
+    assert complete("mooring connector list-") == ["list-types", "list-resources"]
+    assert "acme" in complete("mooring connector describe-type a")
+    for command in ("connector describe", "connector update", "connector delete", "issue"):
+        assert complete(f"mooring {command} o") == ["one"]
+    assert complete("mooring connector describe x") == []

@@ -1,0 +1,67 @@
+from datetime import UTC, datetime, timedelta
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.cli._values import labels, or_none, remaining, span, to_instant, to_skew, to_span, wanted_labels, written
+from mooring.errors import InvalidConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("15m", 900),
+        ("1h30m", 5400),
+        ("900", 900),
+        ("900s", 900),
+        ("12h", 43200),
+        ("2d", 172800),
+        (" 1H ", 3600),
+        ("0", 0),
+    ],
+)
+def test_spans(text: str, seconds: int) -> None:
+    assert span(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "m", "1w", "-5m", "1.5h", "30m1h", "ten", "٣m", "99999999999999999999d"])
+def test_what_is_no_span_is_refused_without_being_repeated(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="not a duration") as caught:
+        span(text)
+    assert text in {"", "m"} or text not in caught.value.message
+
+
+@given(st.integers(0, 10**9))
+def test_a_span_that_was_written_is_read_again(seconds: int) -> None:
+    assert span(written(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
+
+
+def test_what_remains_is_told_in_two_units() -> None:
+    now = datetime.now(UTC)
+    assert remaining(None) == ""
+    assert remaining(now - timedelta(seconds=1)) == "expired"
+    assert remaining(now + timedelta(minutes=10), timedelta(minutes=10)) == "expired"
+    assert remaining(now + timedelta(days=3, hours=2, minutes=5)) == "3d2h"
+
+
+def test_labels() -> None:
+    assert labels(["a=b=c", " k = v "]) == {"a": "b=c", "k": "v"}
+    assert wanted_labels(["a", "b="]) == {"a": None, "b": ""}
+    for wrong in ("a", "=v"):
+        with pytest.raises(InvalidConfig, match="key=value"):
+            labels([wrong])
+
+
+def test_options() -> None:
+    option = click.Option(["--ttl"])
+    ctx = click.Context(click.Command("x"))
+    assert to_span(ctx, option, None) is None
+    assert to_skew(ctx, option, "0") == timedelta(0)
+    assert to_instant(ctx, option, "2027-01-01") == datetime(2027, 1, 1, tzinfo=UTC)
+    assert or_none(to_span)(ctx, option, "") == ""
+    for wrong in ("0", "soon"):
+        with pytest.raises(click.BadParameter) as caught:
+            to_span(ctx, option, wrong)
+        assert "soon" not in str(caught.value)

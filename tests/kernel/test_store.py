@@ -1,0 +1,933 @@
+"""The store: one contract for memory and SQLite, and what is SQLite's alone: files, schemas, other processes."""
+
+# ruff: noqa: ASYNC221, ASYNC240  a test may wait for a small file or a process of its own
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mooring.errors import InvalidConfig, NameTaken, StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
+from mooring.store import MemoryStore, SqliteStore, Store, open_sqlite
+from mooring.store._sqlite import APPLICATION_ID, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
+from mooring.types import Connector, Sealed
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux what a process holds")
+CANARY = "cAnArY-90aa"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # aiosqlite needs it
+
+
+def connector(name: str = "main", **changes: Any) -> Connector:
+    return Connector(
+        **{
+            "id": f"id-of-{name}",
+            "name": name,
+            "type": "acme",
+            "auth_method": "key",
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+        | changes
+    )
+
+
+def later(one: Connector, **changes: Any) -> Connector:
+    return msgspec.structs.replace(one, version=one.version + 1, **changes)
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncGenerator[Store, None]:
+    if kind == "memory":
+        yield MemoryStore()
+    else:
+        async with open_sqlite(folder / "mooring.db") as store:
+            yield store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store, None]:
+    async with opened(request.param, tmp_path) as store:
+        yield store
+
+
+async def none_beside(threads: list[threading.Thread]) -> bool:
+    """Whether no other threads run than these; one that has done its work takes a moment to end."""
+    with anyio.move_on_after(2):
+        while set(threading.enumerate()) - set(threads):  # noqa: ASYNC110  a thread sets no event when it ends
+            await anyio.sleep(0.001)
+    return not set(threading.enumerate()) - set(threads)
+
+
+# The contract
+
+
+FULL = connector(
+    "full",
+    resource_type="s3-bucket",
+    resource_id="s3://b",
+    settings={"region": "eu-west-1", "port": 5, "on": True, "regions": ["a", "b"], "deep": {"x": None}, "ratio": 0.5},
+    sealed=Sealed(key_id="k", check=b"\x00\xff", wrapped=b"w\x00", fields={"secret_key": b"\xff\x00"}),
+    labels={"team": "ml", "": ""},
+    description='It\'s "the" one;\n-- really',
+    owner="me",
+    expires_at=NOW + timedelta(days=30, microseconds=1),
+    expires_skew=timedelta(seconds=90, microseconds=7),
+    ttl=timedelta(minutes=15),
+    allow_unnarrowed=True,
+    allow_long_lived=True,
+)
+
+
+@pytest.mark.parametrize("one", [connector(), FULL], ids=["bare", "full"])
+async def test_a_connector_comes_back_as_it_was(store: Store, one: Connector) -> None:
+    await store.add(one)
+
+    for key in (one.name, one.id):
+        assert await store.find(key) == one
+    assert await store.list() == [one]
+
+
+async def test_an_empty_store_finds_nothing(store: Store) -> None:
+    assert await store.find("main") is None
+    assert await store.find("") is None
+    assert await store.list() == []
+
+
+async def test_an_instant_in_another_zone_is_the_same_instant(store: Store) -> None:
+    one = connector(expires_at=datetime.fromisoformat("2026-01-02T05:00:00+02:00"))
+    await store.add(one)
+
+    assert (await store.find("main")).expires_at == one.expires_at
+
+
+IDS = ("aaaaaaaa-1111-x", "aaaaaaaa-2222-x", "bbbbbbbb-1111-x")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("aaaaaaaa-1111-x", "c0"),
+        ("aaaaaaaa-1", "c0"),
+        ("aaaaaaaa-2222", "c1"),
+        ("bbbbbbbb", "c2"),
+        ("aaaaaaaa", None),  # two begin so
+        ("aaaaaaaa-", None),
+        ("bbbbbbb", None),  # seven characters are too few
+        ("b", None),
+        ("", None),
+        ("cccccccc", None),
+        ("bbbbbbbb-1111-x-more", None),
+        ("BBBBBBBB", None),
+        ("bbbbbbb%", None),
+        ("bbbbbbb_", None),
+        ("bbbbbbb*", None),
+        ("c1", "c1"),
+        ("C1", None),
+        (" c1", None),
+        ("c1\0", None),
+    ],
+)
+async def test_a_connector_is_found_by_name_id_or_a_unique_beginning_of_its_id(
+    store: Store, text: str, name: str | None
+) -> None:
+    for number, id in enumerate(IDS):
+        await store.add(connector(f"c{number}", id=id))
+    found = await store.find(text)
+
+    assert (found and found.name) == name
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_an_id_goes_before_a_name_and_a_name_before_the_beginning_of_an_id(store: Store, first: int) -> None:
+    """A connector cannot be shadowed by one that is named like its id."""
+    rivals = [connector("victim", id="11111111-2222"), connector("11111111-2222", id="33333333-4444")]
+    for one in (rivals[first], rivals[1 - first], connector("11111111", id="55555555")):
+        await store.add(one)
+
+    assert (await store.find("11111111-2222")).name == "victim"
+    assert (await store.find("11111111")).id == "55555555"
+
+
+async def test_a_name_is_given_once(store: Store) -> None:
+    await store.add(connector())
+    with pytest.raises(NameTaken, match="'main'"):
+        await store.add(connector(id="another"))
+
+    assert await store.list() == [connector()]
+
+
+async def test_an_id_is_given_once(store: Store) -> None:
+    await store.add(connector())
+    with pytest.raises(StoreConflict):
+        await store.add(connector("other", id="id-of-main"))
+
+    assert await store.list() == [connector()]
+
+
+FLEET = [
+    connector("a", type="aws", auth_method="key", labels={"team": "ml", "env": "prod"}),
+    connector("b", type="aws", auth_method="role", resource_type="s3-bucket", labels={"team": "ml"}),
+    connector("c", type="aws", auth_method="key", resource_type="docker-registry", labels={"team": "web"}),
+    connector("d", type="gcp", auth_method="key", resource_type="docker-registry", labels={"env": ""}),
+    connector("é", type="gcp", auth_method="token"),
+]
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ({}, "abcdé"),
+        ({"type": "aws"}, "abc"),
+        ({"type": ""}, ""),
+        ({"type": "AWS"}, ""),
+        ({"auth_method": "key"}, "acd"),
+        ({"resource_type": "s3-bucket"}, "abé"),  # those of every type reach it too
+        ({"resource_type": "docker-registry"}, "acdé"),
+        ({"resource_type": "kubernetes-cluster"}, "aé"),
+        ({"labels": {}}, "abcdé"),
+        ({"labels": {"team": "ml"}}, "ab"),
+        ({"labels": {"team": None}}, "abc"),
+        ({"labels": {"env": None}}, "ad"),
+        ({"labels": {"env": ""}}, "d"),
+        ({"labels": {"team": "ml", "env": "prod"}}, "a"),
+        ({"labels": {"team": None, "env": None}}, "a"),
+        ({"labels": {"team": "web", "env": "prod"}}, ""),
+        ({"labels": {"tea": None}}, ""),
+        ({"type": "aws", "auth_method": "key"}, "ac"),
+        ({"type": "aws", "resource_type": "docker-registry"}, "ac"),
+        ({"type": "aws", "auth_method": "key", "resource_type": "s3-bucket", "labels": {"team": "ml"}}, "a"),
+        ({"type": "gcp", "labels": {"team": "ml"}}, ""),
+    ],
+)
+async def test_a_list_holds_those_that_match_every_filter_by_name(
+    store: Store, filters: dict[str, Any], names: str
+) -> None:
+    for one in reversed(FLEET):
+        await store.add(one)
+
+    assert [one.name for one in await store.list(**filters)] == list(names)
+
+
+NASTY = st.text(max_size=12) | st.sampled_from(
+    ["a.b", "$", "$.team", '"', "'", "\\", "a'b\"c", "%", "_", "[0]", "é", "🐙", "\0", "a\0b", "\n", "null", "1", "#",
+     "'; DROP TABLE connectors; --", "\uffff", "\U0010ffff"]
+)  # fmt: skip
+WRITTEN = NASTY.map(lambda text: text.replace("\0", "0"))  # SQLite's JSON functions take no zero character
+LABELS = st.dictionaries(WRITTEN, WRITTEN, max_size=3)
+
+
+async def agree(folder: Path, connectors: list[Connector], ask: Callable[[Store], Any]) -> Any:
+    """What both stores say, if it is the same."""
+    said = []
+    for kind in ("memory", "sqlite"):
+        async with opened(kind, folder) as store:
+            for one in connectors:
+                await store.add(one)
+            said.append(await ask(store))
+    (folder / "mooring.db").unlink()
+    assert said[0] == said[1]
+    return said[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@given(LABELS, LABELS, st.dictionaries(WRITTEN, st.none() | WRITTEN, max_size=2))
+@example({"a.b": 'x"y', "$.a": "'"}, {"a": "b", "$": "."}, {"a.b": 'x"y'})
+@example({"é\n": "\\u00e9"}, {"e": "\\"}, {"é\n": "\\u00e9"})
+@example({"a": "1"}, {"a": "01"}, {"a": "1"})
+def test_labels_are_matched_as_they_are_written(
+    folder: Path, one: dict[str, str], other: dict[str, str], asked: dict[str, str | None]
+) -> None:
+    fleet = [connector("one", labels=one), connector("other", labels=other)]
+    wanted = asked | dict(list(one.items())[:1])
+
+    for labels in (asked, wanted):
+        found = anyio.run(agree, folder, fleet, lambda store: store.list(labels=labels))  # noqa: B023
+        assert found == [
+            each for each in fleet if all(k in each.labels and v in (None, each.labels[k]) for k, v in labels.items())
+        ]
+
+
+@given(NASTY, NASTY, NASTY)
+@example("'; DROP TABLE connectors; --", '" OR 1=1 --', "x' OR '1'='1")
+def test_names_and_ids_are_values_and_never_sql(folder: Path, name: str, id: str, other: str) -> None:
+    one = connector(name, id=id, type=other, auth_method=other, owner=other, description=other, settings={name: other})
+
+    async def use(store: Store) -> Any:
+        found = [await store.find(text) for text in (name, id, other)]
+        listed = [await store.list(type=other), await store.list(type=name), await store.list(resource_type=name)]
+        changed = later(one, name=other, description=name)
+        await store.replace(changed)
+        again = await store.find(id)
+        await store.delete(changed)
+        return found, listed, again, await store.list()
+
+    found, listed, again, left = anyio.run(agree, folder, [one], use)
+    assert found[:2] == [one, one]
+    assert listed[0] == [one]
+    assert listed[2] == [one]
+    assert (again.name, again.description) == (other, name)
+    assert left == []
+
+
+async def test_a_connector_is_replaced_whole(store: Store) -> None:
+    await store.add(connector())
+    changed = later(FULL, id="id-of-main", name="renamed", created_at=NOW - timedelta(days=1))
+    await store.replace(changed)
+
+    assert await store.find("renamed") == changed
+    assert await store.find("main") is None
+    assert await store.list() == [changed]
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 4])
+async def test_a_stale_change_is_a_conflict_and_changes_nothing(store: Store, version: int) -> None:
+    await store.add(connector())
+    changed = later(connector(), description="first")
+    await store.replace(changed)
+    with pytest.raises(StoreConflict, match="'main'"):
+        await store.replace(connector(version=version, description="second"))
+
+    assert await store.find("main") == changed
+
+
+async def test_of_many_changes_of_one_version_only_one_is_made(store: Store) -> None:
+    await store.add(connector())
+    outcomes = []
+
+    async def change(number: int) -> None:
+        try:
+            await store.replace(later(connector(), description=str(number)))
+            outcomes.append(number)
+        except StoreConflict:
+            outcomes.append(None)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(8):
+            tasks.start_soon(change, number)
+
+    won = [number for number in outcomes if number is not None]
+    assert len(outcomes) == 8
+    assert [(await store.find("main")).description] == [str(number) for number in won]
+
+
+async def test_what_is_not_there_cannot_be_changed_or_deleted(store: Store) -> None:
+    for act in (store.replace(later(connector())), store.delete(connector())):
+        with pytest.raises(StoreConflict, match="'main'"):
+            await act
+
+
+async def test_a_name_of_another_cannot_be_taken_by_renaming(store: Store) -> None:
+    await store.add(connector("a"))
+    await store.add(connector("b"))
+    with pytest.raises(NameTaken, match="'b'"):
+        await store.replace(later(connector("a"), name="b"))
+
+    assert await store.list() == [connector("a"), connector("b")]
+
+
+async def test_a_connector_is_deleted_in_the_version_that_was_seen_and_no_other(store: Store) -> None:
+    await store.add(connector())
+    changed = later(connector())
+    await store.replace(changed)
+    with pytest.raises(StoreConflict):
+        await store.delete(connector())
+    assert await store.find("main") == changed
+
+    await store.delete(changed)
+    assert await store.list() == []
+    await store.add(connector())
+    assert await store.list() == [connector()], "its name is free again"
+
+
+async def test_half_characters_find_nothing_and_cannot_be_stored(tmp_path: Path) -> None:
+    """Python makes them of bytes that are not UTF-8, as on a command line."""
+    async with opened("sqlite", tmp_path) as store:
+        assert await store.find("main\udcff") is None
+        assert await store.list(type="\udcff", labels={"\udcff": "x"}) == []
+        for changes in ({"description": "\udcff"}, {"settings": {"a": "\udcff"}}, {"labels": {"\udcff": "a"}}):
+            with pytest.raises(InvalidConfig, match="'main' holds text that is not valid Unicode"):
+                await store.add(connector(**changes))
+        assert await store.list() == []
+
+
+# SQLite: other connections
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "mooring.db"
+
+
+def raw(path: Path, *statements: str) -> list[Any]:
+    """Run statements as another program would; the rows of the last."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        rows: list[Any] = []
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+        return rows
+
+
+async def test_the_number_of_changes_differs_after_another_connection_wrote(path: Path) -> None:
+    async with open_sqlite(path) as one, open_sqlite(path) as other:
+        seen = [await one.changes()]
+        assert await one.changes() == seen[0]
+        await other.add(connector())
+        seen.append(await one.changes())
+        await other.replace(later(connector()))
+        seen.append(await one.changes())
+        await other.delete(later(connector()))
+        seen.append(await one.changes())
+        await other.find("main")
+
+        assert len(set(seen)) == 4
+        assert await one.changes() == seen[-1]
+
+
+async def test_a_failed_write_is_no_change(store: Store) -> None:
+    await store.add(connector())
+    before = await store.changes()
+    with pytest.raises(NameTaken):
+        await store.add(connector(id="x"))
+
+    assert await store.changes() == before
+
+
+async def test_two_connections_see_each_others_writes_and_conflicts(path: Path) -> None:
+    async with open_sqlite(path) as one, open_sqlite(path) as other:
+        await one.add(connector())
+        assert await other.find("main") == connector()
+        await other.replace(later(connector(), owner="other"))
+        with pytest.raises(StoreConflict):
+            await one.replace(later(connector(), owner="one"))
+        with pytest.raises(NameTaken):
+            await one.add(connector(id="x"))
+
+        assert (await one.find("main")).owner == "other"
+
+
+async def test_what_was_stored_is_there_when_the_store_is_opened_again(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(FULL)
+    async with open_sqlite(path) as store:
+        assert await store.list() == [FULL]
+
+
+OPEN_AND_ADD = """
+import sys, anyio
+from datetime import datetime, UTC
+from pathlib import Path
+from mooring.store import open_sqlite
+from mooring.types import Connector
+async def main(path, name):
+    print("ready", flush=True)
+    sys.stdin.read(1)  # all begin at once
+    async with open_sqlite(Path(path)) as store:
+        now = datetime.now(UTC)
+        await store.add(Connector(id=name, name=name, type="t", auth_method="a", created_at=now, updated_at=now))
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+def all_at_once(script: str, path: Path, count: int) -> list[str]:
+    """Run a script in so many processes that begin at the same moment; what they say on stderr."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, path, f"n{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * count
+    for process in processes:
+        process.stdin.write("x")
+        process.stdin.flush()
+    return [process.communicate(timeout=60)[1] for process in processes]
+
+
+@pytest.mark.parametrize("before", ["nothing", "an older schema"])
+async def test_many_processes_may_make_or_migrate_the_store_at_once(path: Path, before: str) -> None:
+    if before == "an older schema":
+        path.parent.mkdir()
+        raw(path, f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA journal_mode = WAL")
+    said = all_at_once(OPEN_AND_ADD, path, 5)
+
+    assert said == [""] * 5
+    async with open_sqlite(path) as store:
+        assert [one.name for one in await store.list()] == [f"n{number}" for number in range(5)]
+
+
+@LINUX
+async def test_opening_a_store_twice_in_one_process_keeps_the_locks_of_the_first(path: Path) -> None:
+    """POSIX drops all locks of a process on a file when it closes any descriptor of it (howtocorrupt.html, 2.2)."""
+    leave_wal = (
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=0).execute('PRAGMA journal_mode = DELETE'))"
+    )
+    async with open_sqlite(path) as first:
+        async with open_sqlite(path):
+            pass
+        done = subprocess.run([sys.executable, "-c", leave_wal, path], capture_output=True, text=True, check=False)
+
+        assert "database is locked" in done.stderr
+        await first.add(connector())
+    assert raw(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_a_store_that_another_process_writes_is_waited_for(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        blocker.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.2, lambda: (blocker.execute("COMMIT"), blocker.close()))
+        timer.start()
+        await store.add(connector())
+        timer.join()
+
+        assert await store.list() == [connector()]
+
+
+# SQLite: the file
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@POSIX
+async def test_the_files_and_their_folder_are_their_owners_alone_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with open_sqlite(path) as store:
+            await store.add(connector())
+            modes = {file.name: mode(file) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+
+    assert mode(path.parent) == 0o700
+    assert modes == {"mooring.db": 0o600, "mooring.db-wal": 0o600, "mooring.db-shm": 0o600}
+
+
+@POSIX
+async def test_a_store_that_others_can_read_is_closed_to_them(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+    path.chmod(0o644)
+
+    async with open_sqlite(path) as store:
+        assert await store.list() == [connector()]
+        assert {mode(file) for file in path.parent.iterdir()} == {0o600}
+    assert mode(path) == 0o600
+
+
+async def test_a_store_is_in_wal_mode_and_written_through_to_the_disk(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        assert raw(path, "PRAGMA journal_mode") == [("wal",)]
+        assert await store._read("PRAGMA synchronous", ()) == ((2,),)
+
+
+async def test_a_new_store_says_whose_and_which_it_is(path: Path) -> None:
+    async with open_sqlite(path):
+        pass
+
+    assert raw(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert raw(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert path.read_bytes()[68:72] == b"moor"
+
+
+async def test_missing_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c" / "mooring.db"
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+
+    assert path.exists()
+
+
+async def test_an_empty_file_is_a_new_store(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+        assert await store.list() == [connector()]
+
+
+@pytest.mark.parametrize("tables", [False, True])
+async def test_an_older_schema_is_brought_up_to_date(path: Path, tables: bool) -> None:
+    """Version 0, as a store that was made and left before its first migration."""
+    path.parent.mkdir()
+    raw(path, f"PRAGMA application_id = {APPLICATION_ID}", *(["CREATE TABLE plugin_notes (x)"] if tables else []))
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+
+    assert raw(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert raw(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_a_migration_that_fails_leaves_the_old_schema(path: Path) -> None:
+    path.parent.mkdir()
+    raw(path, f"PRAGMA application_id = {APPLICATION_ID}", "CREATE TABLE connectors_by_type (in_the_way)")
+    with pytest.raises(StoreUnavailable):
+        async with open_sqlite(path):
+            pass
+
+    assert raw(path, "PRAGMA user_version") == [(0,)]
+    assert raw(path, "SELECT name FROM sqlite_schema") == [("connectors_by_type",)]
+
+
+# SQLite: what is not ours
+
+
+def whole(path: Path) -> tuple[bytes, int, int, list[str]]:
+    """All that could have been touched."""
+    return path.read_bytes(), mode(path), path.stat().st_mtime_ns, sorted(file.name for file in path.parent.iterdir())
+
+
+async def refused(path: Path, error: type[Exception], match: str) -> None:
+    before = whole(path)
+    threads = threading.enumerate()
+    with pytest.raises(error, match=match) as caught:
+        async with open_sqlite(path):
+            pytest.fail("it was opened")
+
+    assert str(path) in str(caught.value)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert whole(path) == before
+    assert await none_beside(threads)
+
+
+async def made(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        for number in range(40):
+            await store.add(connector(f"n{number}", description="x" * 400))
+
+
+@pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 2**31 - 1])
+async def test_a_newer_schema_is_refused_and_left_untouched(path: Path, version: int) -> None:
+    await made(path)
+    raw(path, f"PRAGMA user_version = {version}", "CREATE TABLE from_the_future (x)")
+
+    await refused(path, StoreTooNew, f"schema {version}, this one knows {len(MIGRATIONS)}.*upgrade mooring")
+
+
+FOREIGN = {
+    "tables": ["CREATE TABLE t (x)", f"INSERT INTO t VALUES ('{CANARY}')"],
+    "tables, in WAL mode": ["PRAGMA journal_mode = WAL", "CREATE TABLE t (x)"],
+    "another application": ["PRAGMA application_id = 1234", "CREATE TABLE t (x)"],
+    "another application without tables": ["PRAGMA application_id = 1234"],
+    "a version without tables": ["PRAGMA user_version = 1"],
+    "a table of ours": [MIGRATIONS[0].split(";")[0]],
+}
+
+
+@pytest.mark.parametrize("statements", FOREIGN.values(), ids=FOREIGN)
+async def test_another_programs_database_is_refused_and_left_untouched(path: Path, statements: list[str]) -> None:
+    path.parent.mkdir()
+    raw(path, *statements)
+    path.chmod(0o644)
+
+    await refused(path, StoreCorrupt, "another program.*left as it is")
+
+
+GARBAGE = {
+    "two bytes": b"xx",
+    "ten bytes": b"0123456789",
+    "text": f"[settings]\nkey = {CANARY}\n".encode() * 50,
+    "zeros": bytes(8192),
+    "almost SQLite": b"SQLite format 3\x01" + bytes(4080),
+    "compressed": b"\x1f\x8b\x08\x00" + bytes(range(256)) * 40,
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+async def test_a_file_that_is_no_database_is_refused_and_left_untouched(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+
+    await refused(path, StoreCorrupt, "damaged or not a mooring store.*left as it is")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+async def test_a_file_that_was_cut_is_refused_and_left_untouched(path: Path, share: float) -> None:
+    await made(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+    await refused(path, StoreCorrupt, "damaged")
+
+
+async def test_pages_that_were_overwritten_are_noticed_when_they_are_read(path: Path) -> None:
+    await made(path)
+    content = bytearray(path.read_bytes())
+    size = int.from_bytes(content[16:18], "big")
+    content[size:] = b"\xa5" * (len(content) - size)
+    path.write_bytes(content)
+
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        async with open_sqlite(path) as store:
+            await store.list()
+
+
+DAMAGED = {
+    "settings that are no JSON": "settings = '{\"a\": cAnArY-90aa'",
+    "settings that are a list": "settings = '[\"cAnArY-90aa\"]'",
+    "labels that are a number": "labels = '5'",
+    "labels that are not texts": "labels = '{\"a\": 5}'",
+    "sealed that is no msgpack": "sealed = CAST('cAnArY-90aa' AS BLOB)",
+    "sealed that is cut": "sealed = substr(sealed, 1, length(sealed) - 3)",
+    "sealed of another shape": "sealed = x'80'",
+    "an end that is no instant": "expires_at = 'cAnArY-90aa'",
+    "an end that is empty": "expires_at = ''",
+    "an end without a zone": "expires_at = '2026-01-02T03:04:05'",
+    "a beginning that is empty": "created_at = ''",
+    "a skew beyond all bounds": "expires_skew = 1e300",
+    "a skew that is infinite": "expires_skew = 9e999",
+    "a ttl beyond all bounds": "ttl = -1e300",
+    "settings that are not UTF-8": "settings = CAST(x'22ff22' AS TEXT)",
+    "a description that is not UTF-8": "description = CAST(x'ff' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+async def test_a_damaged_record_is_reported_without_an_echo_and_does_not_hide_the_others(
+    path: Path, damage: str
+) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(FULL)
+        await store.add(connector("good"))
+        raw(path, f"UPDATE connectors SET {damage} WHERE name = 'full'")
+        for read in (store.find("full"), store.find(FULL.id), store.list()):
+            with pytest.raises(StoreCorrupt) as caught:
+                await read
+            assert "'full'" in caught.value.message or "CAST(x" in damage, "SQLite itself tells no more of those"
+            assert str(path) in caught.value.message
+            assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+        assert await store.find("good") == connector("good")
+
+
+# SQLite: where it cannot be
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda folder: folder / "file" / "mooring.db",
+        lambda folder: folder / "file" / "home" / "mooring.db",
+        lambda folder: folder,
+        lambda folder: folder / "link" / "mooring.db",
+        pytest.param(
+            lambda folder: folder / "closed" / "mooring.db",
+            marks=pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere"),
+        ),
+        pytest.param(
+            lambda folder: folder / "read-only.db",
+            marks=pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere"),
+        ),
+    ],
+    ids=[
+        "below a file",
+        "far below a file",
+        "a folder",
+        "below a broken link",
+        "a read-only folder",
+        "a read-only file",
+    ],
+)
+async def test_a_store_that_cannot_be_written_is_unavailable_and_says_what_to_do(
+    tmp_path: Path, place: Callable[[Path], Path]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "gone")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    (tmp_path / "read-only.db").touch(mode=0o400)
+    path = place(tmp_path)
+    threads = threading.enumerate()
+    with pytest.raises(StoreUnavailable, match=r"MOORING_HOME|check the rights") as caught:
+        async with open_sqlite(path) as store:
+            await store.add(connector())
+
+    assert str(path) in caught.value.message
+    assert await none_beside(threads)
+
+
+MOUNTINFO = """\
+22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda rw
+23 22 0:5 / /proc rw - proc proc rw
+30 22 0:40 / {home} rw,relatime - {kind} server:/export rw
+31 22 0:41 / {home}/local rw - ext4 /dev/vdb rw
+32 22 0:42 / {home}/with\\040a\\011blank rw master:3 propagate_from:2 - {kind} server:/b rw
+33 22 0:43 / {home}/auto rw - autofs systemd-1 rw
+34 33 0:44 / {home}/auto rw - {kind} server:/c rw
+"""
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Callable[[str], Path]:
+    def write(kind: str) -> Path:
+        file = tmp_path / "mountinfo"
+        file.write_text(MOUNTINFO.format(home=os.path.realpath(tmp_path / "home"), kind=kind))
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("home/mooring.db", "nfs4"),
+        ("home/deep/er/mooring.db", "nfs4"),
+        ("home/local/mooring.db", "ext4"),
+        ("home/locale/mooring.db", "nfs4"),
+        ("home/with a\tblank/mooring.db", "nfs4"),
+        ("home/auto/mooring.db", "nfs4"),
+        ("homestead/mooring.db", "ext4"),
+        ("link/mooring.db", "nfs4"),
+        ("home/local/../mooring.db", "nfs4"),
+    ],
+)
+def test_a_path_lies_on_the_file_system_mounted_nearest_above_it(
+    tmp_path: Path, mounts: Callable[[str], Path], place: str, kind: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+
+    assert file_system(tmp_path / place, mounts("nfs4")) == kind
+
+
+def test_where_the_system_does_not_tell_no_file_system_is_named(tmp_path: Path) -> None:
+    assert file_system(tmp_path, tmp_path / "none") == ""
+
+
+@LINUX
+def test_the_systems_own_list_is_understood(tmp_path: Path) -> None:
+    assert file_system(Path("/proc/self/status")) == "proc"
+    assert file_system(tmp_path) not in ("", "proc")
+
+
+@pytest.mark.parametrize("kind", sorted(UNSAFE_FILE_SYSTEMS))
+async def test_a_shared_file_system_is_refused_before_anything_is_made(
+    path: Path, mounts: Callable[[str], Path], kind: str
+) -> None:
+    with pytest.raises(StoreUnavailable, match=f"{kind} file system.*MOORING_HOME to a folder on a local disk"):
+        async with open_sqlite(path, mounts=mounts(kind)):
+            pass
+
+    assert not path.parent.exists()
+
+
+async def test_a_local_file_system_is_taken(path: Path, mounts: Callable[[str], Path]) -> None:
+    async with open_sqlite(path, mounts=mounts("btrfs")) as store:
+        assert await store.list() == []
+
+
+# SQLite: leaving
+
+
+def held(path: Path) -> list[str]:
+    """The files in the store's folder that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except OSError:  # the one that lists
+            continue
+    return [name for name in found if name.startswith(str(path.parent))]
+
+
+@LINUX
+async def test_leaving_closes_the_file_and_ends_the_thread(path: Path) -> None:
+    threads = threading.enumerate()
+    async with open_sqlite(path):
+        assert held(path)
+
+    assert held(path) == []
+    assert await none_beside(threads)
+    assert [file.name for file in path.parent.iterdir()] == ["mooring.db"]
+
+
+@LINUX
+@pytest.mark.parametrize("steps", range(14))
+async def test_being_cancelled_in_the_middle_of_opening_leaves_nothing_behind(path: Path, steps: int) -> None:
+    threads = threading.enumerate()
+    entered = False
+
+    async def open_it(scope: anyio.CancelScope) -> None:
+        nonlocal entered
+        with scope:
+            async with open_sqlite(path):
+                entered = True
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+        tasks.start_soon(open_it, scope)
+        for _ in range(steps * 3):
+            await anyio.sleep(0 if steps < 7 else 0.0005)
+        scope.cancel()
+
+    assert held(path) == []
+    assert await none_beside(threads)
+    async with open_sqlite(path) as store:
+        assert await store.list() == [], "and the file is good"
+
+
+@LINUX
+async def test_being_cancelled_while_another_process_holds_the_store_leaves_nothing_behind(path: Path) -> None:
+    threads = threading.enumerate()
+    path.parent.mkdir()
+    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    blocker.execute("PRAGMA journal_mode = WAL")
+    blocker.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, lambda: (blocker.execute("ROLLBACK"), blocker.close()))
+    timer.start()
+    with anyio.move_on_after(0.1) as scope:
+        async with open_sqlite(path):
+            pytest.fail("it was opened")
+    timer.join()
+
+    assert scope.cancelled_caught
+    assert held(path) == []
+    assert await none_beside(threads)
+
+
+async def test_an_error_in_the_body_closes_the_store_and_comes_out_as_it_is(path: Path) -> None:
+    threads = threading.enumerate()
+    with pytest.raises(ZeroDivisionError):
+        async with open_sqlite(path):
+            raise ZeroDivisionError
+
+    assert await none_beside(threads)
+
+
+def test_the_type_of_each_store_is_the_port(tmp_path: Path) -> None:
+    """mypy says whether the signatures agree; that none is missing is seen here."""
+    verbs = [name for name in vars(Store) if not name.startswith("_")]
+
+    assert verbs
+    assert all(callable(getattr(kind, verb)) for kind in (MemoryStore, SqliteStore) for verb in verbs)
