@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
 from mooring_sandbox.cloud import Sandbox
 from mooring_sandbox.testing import sandbox
 

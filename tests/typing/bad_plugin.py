@@ -1,9 +1,5 @@
-# mypy: ignore-errors
-# pyright: ignore
-"""Every mistake that the type checkers shall find, marked with the word they shall say; the first two lines hide them.
-
-Nothing of it is ever run.
-"""
+# type: ignore  # noqa: PGH003  every mistake is meant; test_contract.py takes this line away
+"""Every mistake that the type checkers shall find, marked with a word of what they say. Nothing of it is ever run."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import mooring as m
 if TYPE_CHECKING:
     from good_plugin import Harbour, Token
 
-    class WrongConfig(m.Config):
+    class OtherConfig(m.Config):
         other: str
 
     class Missing:
@@ -26,44 +22,47 @@ if TYPE_CHECKING:
 
     class WrongColour(Harbour):
         @m.hookimpl
-        def verify(self, session: m.Http, request: m.VerifyRequest) -> m.Identity:  # override: verify
+        def verify(self, session: m.Http, request: m.VerifyRequest) -> m.Identity:  # says: verify
             raise NotImplementedError
 
     class WrongArguments(Harbour):
         @m.hookimpl
-        def canonical(self, text: str) -> str:  # override: canonical
+        def canonical(self, text: str) -> str:  # says: canonical
             return text
 
     class WrongResult(Harbour):
         @m.hookimpl
-        async def issue_credentials(
+        async def issue_credentials(  # says: issue_credentials
             self, session: m.Http, request: m.CredentialRequest
-        ) -> dict[str, Any]:  # override: issue_credentials
+        ) -> dict[str, Any]:
             return {}
 
-    class NotAGenerator(Harbour):
+    class NoGenerator(Harbour):
         @m.hookimpl
-        async def discover(self, session: m.Http, request: m.DiscoverRequest) -> list[m.Resource]:  # override: discover
+        async def discover(  # says: discover
+            self, session: m.Http, request: m.DiscoverRequest
+        ) -> list[m.Resource]:
             return []
 
     class OtherSession(Harbour):
         @m.hookimpl
         @asynccontextmanager
-        async def authenticate(
+        async def authenticate(  # says: authenticate
             self, config: Token, context: m.Context
-        ) -> AsyncGenerator[str, None]:  # override: authenticate
+        ) -> AsyncGenerator[str, None]:
             yield "session"
 
-    missing: m.Connector[Token, m.Http] = Missing()  # assign: canonical
-    colour: m.Connector[Token, m.Http] = WrongColour()  # assign: verify
-    arguments: m.Connector[Token, m.Http] = WrongArguments()  # assign: canonical
-    result: m.Connector[Token, m.Http] = WrongResult()  # assign: issue_credentials
-    generator: m.Connector[Token, m.Http] = NotAGenerator()  # assign: discover
-    session: m.Connector[Token, m.Http] = OtherSession()  # assign: authenticate
-    config: m.Connector[WrongConfig, m.Http] = Harbour()  # assign: authenticate
+    missing: m.Connector[Token, m.Http] = Missing()  # says: Missing
+    colour: m.Connector[Token, m.Http] = WrongColour()  # says: verify
+    arguments: m.Connector[Token, m.Http] = WrongArguments()  # says: canonical
+    result: m.Connector[Token, m.Http] = WrongResult()  # says: issue_credentials
+    generator: m.Connector[Token, m.Http] = NoGenerator()  # says: discover
+    session: m.Connector[Token, m.Http] = OtherSession()  # says: authenticate
+    config: m.Connector[OtherConfig, m.Http] = Harbour()  # says: OtherConfig
+    power: m.Covers = Missing()  # says: Covers
 
-    token = m.BearerToken(token="secret", expires_at=None, narrowed=True)  # call: token
-    method = m.AuthMethod(name="token", config=Harbour)  # call: config
-    unit = m.Unit("north")  # call: positional
-    resource = m.Resource(type="berth")  # call: id
-    resource.id = "x"  # frozen: id
+    token = m.BearerToken(token="secret", expires_at=None, narrowed=True)  # noqa: S106  # says: Secret
+    method = m.AuthMethod(name="token", config=Harbour)  # says: type[Config]
+    resource = m.Resource(type="berth")  # says: "id"
+    unit = m.Unit("north")  # pyright says: positional
+    resource.id = "x"  # pyright says: read-only

@@ -97,8 +97,15 @@ class Harbour:
 
 
 connector: m.Connector[Token, m.Http] = Harbour()
-powers: tuple[m.Qualify, m.Covers, m.Units[m.Http], m.Lift, m.Explain[Token], m.Render, m.Client] = (Harbour(),) * 7
-more_powers: tuple[m.BlockingClient, m.Lifespan] = (Harbour(),) * 2
+qualify: m.Qualify = Harbour()
+covers: m.Covers = Harbour()
+units: m.Units[m.Http] = Harbour()
+lift: m.Lift = Harbour()
+explain: m.Explain[Token] = Harbour()
+render: m.Render = Harbour()
+client: m.Client = Harbour()
+blocking_client: m.BlockingClient = Harbour()
+lifespan: m.Lifespan = Harbour()
 
 
 async def embed() -> str:

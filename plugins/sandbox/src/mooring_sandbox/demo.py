@@ -58,7 +58,7 @@ class Demo:
         self._sandbox = sandbox
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
-        self._environment = sandbox.child_environment() | {"COLUMNS": str(width - len(INDENT)), "NO_COLOR": "1"}
+        self._environment = sandbox.child_environment() | {"MOORING_COLUMNS": str(width - len(INDENT)), "NO_COLOR": "1"}
 
     def run(self) -> None:
         """Tell it all.
