@@ -67,7 +67,7 @@ def prose(docstring: str | None) -> Iterator[str]:
     """A docstring as Markdown: sections become bold words with a list, examples blocks of code."""
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring or "")):
         if paragraph.startswith(">>> "):
-            yield code(paragraph, "pycon")
+            yield code(paragraph, "text")  # ruff would format it, and differently from its source
         elif (section := re.match(r"(Args|Returns|Raises|Cancellation|Source):\s*", paragraph)) and "\n" in paragraph:
             yield f"**{section[1]}**"
             yield "\n".join(f"- {one}" for one in _entries(inspect.cleandoc("\n" + paragraph[section.end() - 1 :])))

@@ -34,16 +34,25 @@ def test_settings_from_nothing():
 
 def test_settings_from_the_environment():
     settings = settings_from(
-        {"MOORING_HOME": "~/there", "MOORING_STORE": "pg://x", "MOORING_MASTER_KEY": "a:b", "MOORING_ALLOW_IMPLICIT": "1"}
+        {
+            "MOORING_HOME": "~/there",
+            "MOORING_STORE": "pg://x",
+            "MOORING_MASTER_KEY": "a:b",
+            "MOORING_ALLOW_IMPLICIT": "1",
+        }
     )
-    assert settings == Settings(home=Path("~/there").expanduser(), store="pg://x", master_key="a:b", allow_implicit=True)
+    assert settings == Settings(
+        home=Path("~/there").expanduser(), store="pg://x", master_key="a:b", allow_implicit=True
+    )
     assert settings.store_file == settings.home / "mooring.db"
     assert settings.key_file == settings.home / "master.key"
     assert settings.cache_folder == settings.home / "cache"
 
 
 def test_empty_variables_count_as_absent():
-    assert settings_from(dict.fromkeys(["MOORING_HOME", "MOORING_STORE", "MOORING_MASTER_KEY"], "")) == settings_from({})
+    assert settings_from(dict.fromkeys(["MOORING_HOME", "MOORING_STORE", "MOORING_MASTER_KEY"], "")) == settings_from(
+        {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +218,9 @@ async def test_a_master_key_by_url_that_nobody_serves():
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("key", [KEY, base64.b64encode(b"\xff" * 32).decode(), base64.urlsafe_b64encode(b"\xff" * 32).decode()])
+@pytest.mark.parametrize(
+    "key", [KEY, base64.b64encode(b"\xff" * 32).decode(), base64.urlsafe_b64encode(b"\xff" * 32).decode()]
+)
 async def test_a_master_key_in_the_environment(key):
     """Also one whose base64 begins with two slashes, so that `id:key` looks like a URL."""
     settings = Settings(home=NOWHERE, master_key=f"mine:{key}")

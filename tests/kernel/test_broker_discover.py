@@ -112,7 +112,8 @@ async def test_nobody_to_ask():
     [
         ({"connectors": ["one"]}, [("one", "bucket", "a"), ("one", "bucket", "b")]),
         ({"connectors": ["one", "one"]}, [("one", "bucket", "a"), ("one", "bucket", "b")]),
-        ({"connectors": ["one", "other"], "type": "example"}, [("other", "example-bucket", "a"), ("other", "example-bucket", "b")]),
+        ({"connectors": ["one", "two"], "type": "example"}, []),
+        ({"connectors": ["one", "other"], "type": "example", "resource_id": "a"}, [("other", "example-bucket", "a")]),
         ({"connectors": ["one", "two"], "labels": {"team": "b"}}, [("two", "cluster", "x")]),
         ({"type": "example"}, [("other", "example-bucket", "a"), ("other", "example-bucket", "b")]),
         ({"resource_type": "cluster"}, [("two", "cluster", "x")]),
@@ -379,7 +380,7 @@ async def test_what_the_reader_raises_is_not_wrapped(count_tasks):
     async with memory_broker(fake) as broker:
         await register(broker)
         before = count_tasks()
-        with pytest.raises(ValueError, match="mine"):
+        with pytest.raises(ValueError, match="mine"):  # noqa: PT012
             async with broker.discover() as replies:
                 async for _ in replies:
                     raise ValueError("mine")

@@ -70,7 +70,12 @@ async def test_what_the_plugin_is_asked_and_the_caller_is_told():
     assert (issued.resource_type, issued.resource_id, issued.access) == ("bucket", "a", "write")
     assert (issued.consumer, issued.issued_at, issued.expires_at) == ("me@here", clock.now(), clock.now() + HOUR)
     assert (issued.narrowed, issued.clamped, issued.cached) == (True, (), False)
-    assert (event.consumer, event.resource_id, event.expires_at, event.narrowed) == ("me@here", "a", issued.expires_at, True)
+    assert (event.consumer, event.resource_id, event.expires_at, event.narrowed) == (
+        "me@here",
+        "a",
+        issued.expires_at,
+        True,
+    )
     assert fake.opened == fake.closed == 1
 
 
@@ -164,9 +169,7 @@ async def test_the_connectors_ttl_stands_for_none():
     fake = Fake()
     async with memory_broker(fake) as broker:
         await register(broker, ttl=24 * HOUR)
-        assert (await broker.issue("mine", **A)).clamped == (
-            "the ttl of 24h was shortened to 12h, the bound of key",
-        )
+        assert (await broker.issue("mine", **A)).clamped == ("the ttl of 24h was shortened to 12h, the bound of key",)
         assert (await broker.issue("mine", ttl=HOUR, **A)).clamped == ()
     assert [one.ttl for one in fake.requests if isinstance(one, m.CredentialRequest)] == [12 * HOUR, HOUR]
 
@@ -271,7 +274,9 @@ async def test_foreign_errors_name_the_plugin_and_the_place_and_say_nothing_else
     fake.on[hook] = fail
     async with memory_broker(fake) as broker, broker.subscribe(IssueFailed) as events:
         await register(broker)
-        with pytest.raises(BrokenPlugin, match=r"the plugin 'fake' of \(given\) failed in .*: RuntimeError at ") as caught:
+        with pytest.raises(
+            BrokenPlugin, match=r"the plugin 'fake' of \(given\) failed in .*: RuntimeError at "
+        ) as caught:
             await broker.issue("mine", **A)
         event = await anext(events)
     assert CANARY not in "".join(traceback.format_exception(caught.value))

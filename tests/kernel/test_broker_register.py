@@ -48,8 +48,11 @@ async def test_a_multi_type_connector():
             description="for tests",
             ttl=timedelta(minutes=20),
         )
-        assert await broker.get("mine") == connector == await broker.get(connector.id) == await broker.get(
-            connector.id[:8]
+        assert (
+            await broker.get("mine")
+            == connector
+            == await broker.get(connector.id)
+            == await broker.get(connector.id[:8])
         )
         secrets = await broker.secrets("mine")
     assert (connector.resource_type, connector.resource_id) == (None, None)

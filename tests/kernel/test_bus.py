@@ -11,7 +11,15 @@ from trio.testing import MockClock
 
 from mooring.bus import Bus, open_bus
 from mooring.errors import Overdue, Rejected
-from mooring.events import ConnectorDeleted, ConnectorEvent, ConnectorVerified, DiscoveryStarted, Event, Lagged, TaskFailed
+from mooring.events import (
+    ConnectorDeleted,
+    ConnectorEvent,
+    ConnectorVerified,
+    DiscoveryStarted,
+    Event,
+    Lagged,
+    TaskFailed,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -168,11 +176,10 @@ async def test_a_subscriber_that_does_not_end_is_cancelled():
 
 
 async def test_publishing_while_the_bus_closes_is_harmless():
-    async with open_bus() as bus:
-        async with bus.subscribe():
-            for subscription in bus._subscriptions:
-                subscription.close()
-            bus.publish(event(1))  # as by a task that is cancelled
+    async with open_bus() as bus, bus.subscribe():
+        for subscription in bus._subscriptions:
+            subscription.close()
+        bus.publish(event(1))  # as by a task that is cancelled
 
 
 # -- spawn
@@ -222,7 +229,7 @@ async def test_what_is_spawned_ends_with_the_bus(count_tasks):
 
 @pytest.mark.parametrize("error", [ValueError("mine"), Rejected("ours"), SystemExit(3), KeyboardInterrupt()])
 async def test_what_the_body_raises_is_not_wrapped(error):
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(type(error)) as caught:  # noqa: PT012
         async with open_bus() as bus:
             bus.spawn("sleeper", anyio.sleep_forever)
             await anyio.lowlevel.checkpoint()
@@ -237,7 +244,7 @@ async def test_what_the_body_of_scatter_raises_is_not_wrapped(count_tasks):
 
     async with open_bus() as bus:
         before = count_tasks()
-        with pytest.raises(ValueError, match="mine"):
+        with pytest.raises(ValueError, match="mine"):  # noqa: PT012
             async with bus.scatter(range(10), work, limit=5) as replies:
                 await anext(replies)
                 raise ValueError("mine")
@@ -382,7 +389,7 @@ async def test_a_job_that_is_over_budget_when_it_replies_is_overdue():
     async def work(job, reply):
         with anyio.CancelScope() as scope:
             scope.shield = True
-            time.sleep(0.02)
+            time.sleep(0.02)  # noqa: ASYNC251  that is the point
             await anyio.sleep(0.001)
         await reply("late")
 

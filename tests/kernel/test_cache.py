@@ -161,15 +161,14 @@ async def test_when_the_first_caller_is_cancelled_the_next_takes_over():
     async def call() -> None:
         got.append(await cache.get(key(), Maker(clock)))
 
-    async with anyio.create_task_group() as waiting:
-        async with anyio.create_task_group() as first:
-            first.start_soon(cache.get, key(), slow)
-            await anyio.wait_all_tasks_blocked()
-            for _ in range(5):
-                waiting.start_soon(call)
-            await anyio.wait_all_tasks_blocked()
-            assert (begun, got) == (["slow"], [])
-            first.cancel_scope.cancel()
+    async with anyio.create_task_group() as waiting, anyio.create_task_group() as first:
+        first.start_soon(cache.get, key(), slow)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(5):
+            waiting.start_soon(call)
+        await anyio.wait_all_tasks_blocked()
+        assert (begun, got) == (["slow"], [])
+        first.cancel_scope.cancel()
     assert [token(one) for one in got] == ["t1"] * 5
 
 

@@ -163,7 +163,7 @@ async def cancelled_after(checkpoints: int, work: Callable[[], Awaitable[object]
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 @pytest.mark.parametrize("verb", VERBS)
 async def test_a_verb(verb, warm, count_tasks):
-    """Cold: each time with a broker on which nothing was called yet, so that its lifespan is entered within the verb."""
+    """Cold: with a broker on which nothing was called yet, so that the lifespan is entered within the verb."""
     work = VERBS[verb]
     for checkpoints in itertools.count():
         plugin, store, clock = Pausing(), PausingStore(), ManualClock()
@@ -228,7 +228,9 @@ async def test_the_whole_broker(count_tasks):
     plugin, before = Pausing(), count_tasks()
 
     async def whole() -> None:
-        async with memory_broker(plugin, store=PausingStore(), system_plugins=[ExampleSystem()], journal=True) as broker:
+        async with memory_broker(
+            plugin, store=PausingStore(), system_plugins=[ExampleSystem()], journal=True
+        ) as broker:
             await broker.register("mine", type="fake", auth_method="key")
             await broker.issue("mine", **A)
             await discover(broker)

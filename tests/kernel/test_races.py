@@ -185,8 +185,7 @@ async def test_of_many_registrations_of_one_name_one_wins():
         async def attempt() -> None:
             try:
                 outcomes.append((await broker.register("mine", type="fake", auth_method="key")).id)
-            except NameTaken as error:
-                assert error.where.get("connector") in (None, "mine")
+            except NameTaken:
                 outcomes.append(None)
 
         async with anyio.create_task_group() as tasks:

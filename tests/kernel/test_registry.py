@@ -49,9 +49,7 @@ def test_a_module_can_be_a_plugin():
     assert bind(module).type.name == "example"
 
 
-@pytest.mark.parametrize(
-    "hook", ["describe", "canonical", "authenticate", "verify", "discover", "issue_credentials"]
-)
+@pytest.mark.parametrize("hook", ["describe", "canonical", "authenticate", "verify", "discover", "issue_credentials"])
 def test_a_required_hook_is_missing(hook):
     with pytest.raises(BrokenPlugin, match=f"'example' of acme lacks the hook '{hook}'"):
         bind(variant(Example, **{hook: None}), name="example", distribution="acme")
@@ -100,7 +98,7 @@ def test_arguments_that_are_left_out_or_swapped_would_be_called_wrongly():
 
 def test_arguments_may_have_defaults_and_more_may_follow():
     @m.hookimpl
-    def canonical(self, resource_type, text="", strict=False):  # noqa: FBT002
+    def canonical(self, resource_type, text="", strict=False):
         return text
 
     assert bind(variant(canonical=canonical)).canonical("t", "a") == "a"
@@ -118,7 +116,7 @@ def of_colour(hook: str, colour: str):
     body = {"plain": "def f({}): pass", "async": "async def f({}): pass"}
     body |= {"generator": "def f({}): yield", "async generator": "async def f({}): yield"}
     namespace: dict = {}
-    exec(body[colour].format(arguments), namespace)  # noqa: S102
+    exec(body[colour].format(arguments), namespace)
     return m.hookimpl(namespace["f"])
 
 
@@ -269,7 +267,9 @@ class Site:
         """
         code = textwrap.dedent(prelude) + textwrap.dedent(program)
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -361,7 +361,9 @@ class Coloured:
     async def subscribe(self, bus): pass
 unknown, coloured = Unknown(), Coloured()
 """
-    entries = "[mooring.system]\nabsent = absent:plugin\nunknown = bad:unknown\ncoloured = bad:coloured\nkind = bad:Unknown"
+    entries = (
+        "[mooring.system]\nabsent = absent:plugin\nunknown = bad:unknown\ncoloured = bad:coloured\nkind = bad:Unknown"
+    )
     site.install("mooring-bad", entries, bad=bad)
     plugins, keys = site.run("""
         system = SystemPlugins()

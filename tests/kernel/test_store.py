@@ -122,7 +122,7 @@ async def test_an_instant_in_another_zone_is_the_same_instant(store: Store) -> N
     assert (await store.find("main")).expires_at == one.expires_at
 
 
-IDS = ("aaaaaaaa-1111-x", "aaaaaaaa-2222-x", "bbbbbbbb-1111-x")
+IDS = ("aaaaaaaa-1111-x", "aaaaaaaa-2222-x", "bbbbbbbb-1111-x", "dddddddd~é")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,7 @@ IDS = ("aaaaaaaa-1111-x", "aaaaaaaa-2222-x", "bbbbbbbb-1111-x")
         ("aaaaaaaa-1", "c0"),
         ("aaaaaaaa-2222", "c1"),
         ("bbbbbbbb", "c2"),
+        ("dddddddd", "c3"),
         ("aaaaaaaa", None),  # two begin so
         ("aaaaaaaa-", None),
         ("bbbbbbb", None),  # seven characters are too few
@@ -781,7 +782,7 @@ MOUNTINFO = """\
 23 22 0:5 / /proc rw - proc proc rw
 30 22 0:40 / {home} rw,relatime - {kind} server:/export rw
 31 22 0:41 / {home}/local rw - ext4 /dev/vdb rw
-32 22 0:42 / {home}/with\\040a\\011blank rw master:3 propagate_from:2 - {kind} server:/b rw
+32 22 0:42 / {home}/with\\040a\\011blank rw master:3 propagate_from:2 - xfs /dev/vdc rw
 33 22 0:43 / {home}/auto rw - autofs systemd-1 rw
 34 33 0:44 / {home}/auto rw - {kind} server:/c rw
 """
@@ -804,7 +805,7 @@ def mounts(tmp_path: Path) -> Callable[[str], Path]:
         ("home/deep/er/mooring.db", "nfs4"),
         ("home/local/mooring.db", "ext4"),
         ("home/locale/mooring.db", "nfs4"),
-        ("home/with a\tblank/mooring.db", "nfs4"),
+        ("home/with a\tblank/mooring.db", "xfs"),
         ("home/auto/mooring.db", "nfs4"),
         ("homestead/mooring.db", "ext4"),
         ("link/mooring.db", "nfs4"),

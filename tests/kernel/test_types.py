@@ -211,6 +211,10 @@ class Level(Enum):
 class Nested(Config):
     pattern: str = ""
 
+    def __post_init__(self) -> None:
+        if self.pattern.startswith("!"):
+            raise ValueError(f"Expected something else than {self.pattern}")
+
 
 class Full(Config):
     """One field of every sort."""
@@ -315,6 +319,7 @@ MALFORMED = {
     "an instant": (Full, "since", GOOD | {"since": CANARY}, "it is not a valid datetime"),
     "a pattern": (Full, "zone", GOOD | {"zone": CANARY}, "expected `str` matching regex '^[a-z]*$'"),
     "a name inside": (Full, "nested", GOOD | {"nested": {CANARY: 1}}, "it is not a valid struct"),
+    "an error inside": (Full, "nested", GOOD | {"nested": {"pattern": f"!{CANARY}"}}, "it is not a valid struct"),
     "a secret that is a number": (Full, "key", GOOD | {"key": 815}, "it is not a valid secret"),
     "a secret that is a list": (Full, "key", GOOD | {"key": [CANARY]}, "it is not a valid secret"),
     "a secret that is not Unicode": (Full, "key", GOOD | {"key": CANARY + "\udcff"}, "it is not a valid secret"),
@@ -382,7 +387,7 @@ CONFIGS = st.builds(
     regions=st.lists(TEXTS, max_size=3).map(tuple),
     tags=st.dictionaries(TEXTS, TEXTS, max_size=3),
     since=st.none() | st.datetimes(timezones=st.just(UTC)),
-    nested=st.builds(Nested, pattern=TEXTS),
+    nested=st.builds(Nested, pattern=TEXTS.filter(lambda text: not text.startswith("!"))),
 )
 
 

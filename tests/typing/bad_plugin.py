@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     config: m.Connector[OtherConfig, m.Http] = Harbour()  # says: OtherConfig
     power: m.Covers = Missing()  # says: Covers
 
-    token = m.BearerToken(token="secret", expires_at=None, narrowed=True)  # noqa: S106  # says: Secret
+    token = m.BearerToken(token="secret", expires_at=None, narrowed=True)  # says: Secret
     method = m.AuthMethod(name="token", config=Harbour)  # says: type[Config]
     resource = m.Resource(type="berth")  # says: "id"
     unit = m.Unit("north")  # pyright says: positional

@@ -1,3 +1,4 @@
+# pyright: basic
 """The contract as the type checkers see it: the ideal plugin passes, and each mistake of the bad one is told."""
 
 import json
@@ -63,6 +64,8 @@ def test_the_good_plugin_works():
     from mooring.registry import POWERS, bind
 
     spec = importlib.util.spec_from_file_location("good_plugin", HERE / "good_plugin.py")
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     route = bind(module.connector)

@@ -152,7 +152,7 @@ def _retry_after(response: httpx.Response) -> timedelta | None:
 
     value = response.headers.get("retry-after", "")
     try:
-        if value.isascii() and value.isdigit():
+        if value.isdigit():
             return timedelta(seconds=int(value))
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
     except (ValueError, TypeError, OverflowError):

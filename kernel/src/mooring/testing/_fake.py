@@ -39,7 +39,7 @@ class Fake:
 
     `on["verify"] = handler` has `await handler(request)` called first, which may sleep, raise, or give another answer
     than the usual one; so have `authenticate` (given the context), `discover` (once for each question), `close` (given
-    the context) and `issue_credentials`. `calls` counts what was asked, `opened` and `closed` sessions, `issued` tokens.
+    the context) and `issue_credentials`. `calls` counts what was asked, `opened`, `closed` and `issued` the rest.
     """
 
     def __init__(self, name: str = "fake", resources: Mapping[str, Sequence[str]] | None = None) -> None:
