@@ -40,6 +40,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
         yield from imported(node)
 
 
+@pytest.fixture(scope="module")
 def homes() -> dict[str, set[str]]:
     """From a library to the rooms of the kernel that import it."""
     found: dict[str, set[str]] = {}
@@ -51,18 +52,18 @@ def homes() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("library", ROOMS)
-def test_a_foreign_library_lives_in_its_room(library: str) -> None:
-    assert homes()[library] <= ROOMS[library]
+def test_a_foreign_library_lives_in_its_room(homes: dict[str, set[str]], library: str) -> None:
+    assert homes[library] <= ROOMS[library]
 
 
-def test_every_foreign_library_has_a_room() -> None:
-    foreign = homes().keys() - sys.stdlib_module_names - {"mooring"}
+def test_every_foreign_library_has_a_room(homes: dict[str, set[str]]) -> None:
+    foreign = homes.keys() - sys.stdlib_module_names - {"mooring"}
 
     assert foreign == ROOMS.keys() - sys.stdlib_module_names | EVERYWHERE
 
 
-def test_the_kernel_speaks_to_no_event_loop_and_no_vendor_directly() -> None:
-    assert not NOWHERE & homes().keys()
+def test_the_kernel_speaks_to_no_event_loop_and_no_vendor_directly(homes: dict[str, set[str]]) -> None:
+    assert not NOWHERE & homes.keys()
 
 
 def loaded_by(code: str) -> set[str]:

@@ -12,6 +12,7 @@ import mooring as m
 from mooring.assembly import Settings, open_broker, settings_from
 from mooring.broker import Budgets
 from mooring.errors import BrokenPlugin, InvalidConfig, NoMasterKey, Overdue, StoreUnavailable
+from mooring.events import TaskFailed
 from mooring.limits import Limits
 from mooring.store import MemoryStore
 from mooring.testing import ExampleSystem, Fake, ManualClock, example, memory_broker
@@ -86,8 +87,8 @@ async def test_the_vault_that_was_handed_in():
     vault = Vault(parse_keys(f"mykey:{KEY}", "the test"))
     async with memory_broker(Fake(), vault=vault) as broker:
         connector = await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
-    assert connector.sealed.key_id == "mykey"
-    assert vault.open(connector.id, connector.sealed) == {"key": m.Secret("k")}
+        assert connector.sealed.key_id == "mykey"
+        assert await broker.secrets("mine") == {"key": m.Secret("k")}
 
 
 @pytest.mark.anyio
@@ -274,18 +275,36 @@ async def test_system_lifespans_are_left_in_reverse_order_and_can_use_the_broker
 
 
 @pytest.mark.anyio
-async def test_a_system_lifespan_that_fails_keeps_the_broker_closed(count_tasks):
-    class System:
+async def test_a_system_plugin_that_fails_stops_neither_the_broker_nor_the_others(count_tasks):
+    told = []
+
+    class Watcher:
+        @m.hookimpl
+        def subscribe(self, bus):
+            async def watch():
+                async with bus.subscribe(TaskFailed) as events:
+                    async for event in events:
+                        told.append((event.task.rpartition(" ")[0], event.error))
+
+            bus.spawn("watch", watch)
+
+    class Failing:
+        @m.hookimpl
+        def subscribe(self, bus):
+            raise KeyError("canary")
+
         @m.hookimpl
         @asynccontextmanager
         async def lifespan(self, broker):
-            raise ValueError("no")
+            raise ValueError("canary")
             yield
 
     before = count_tasks()
-    with pytest.raises(ValueError, match="no"):
-        async with memory_broker(Fake(), system_plugins=[System()]):
-            pass
+    async with memory_broker(Fake(), system_plugins=[Failing(), Watcher()]) as broker:
+        await broker.register("mine", type="fake", auth_method="key")
+        await anyio.lowlevel.checkpoint()
+    assert ("lifespan of the system plugin", "ValueError") in told
+    assert "canary" not in str(told)
     assert count_tasks() == before
 
 

@@ -230,8 +230,10 @@ async def test_what_the_plugin_clamped_is_said_too():
         ({"narrowed": True, "ends": False}, {}, "generic", LongLived),
         ({"narrowed": True, "ends": False}, {"allow_unnarrowed": True}, "bucket", LongLived),
         ({"narrowed": True, "ends": False}, {"allow_long_lived": True}, "bucket", None),
-        ({"narrowed": False, "ends": False}, {"allow_long_lived": True}, "bucket", None),  # the long-lived are never
-        ({"narrowed": False, "ends": False}, {}, "bucket", LongLived),
+        ({"narrowed": False, "ends": False}, {}, "bucket", NotNarrowed),  # the milder permission is named first
+        ({"narrowed": False, "ends": False}, {"allow_long_lived": True}, "bucket", NotNarrowed),
+        ({"narrowed": False, "ends": False}, {"allow_unnarrowed": True}, "bucket", LongLived),
+        ({"narrowed": False, "ends": False}, {"allow_unnarrowed": True, "allow_long_lived": True}, "bucket", None),
     ],
 )
 async def test_nothing_wider_or_longer_leaves_than_is_allowed(given, allowed, kind, refused):

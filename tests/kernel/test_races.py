@@ -9,7 +9,7 @@ import pytest
 import mooring as m
 from mooring.errors import MooringError, NameTaken, StoreConflict, StoreUnavailable, UnknownConnector
 from mooring.events import ConnectorEvent
-from mooring.store import MemoryStore
+from mooring.store import MemoryStore, open_sqlite
 from mooring.testing import Fake, ManualClock, memory_broker
 from mooring.vault import Vault, parse_keys
 
@@ -99,6 +99,32 @@ async def test_what_was_under_way_during_another_brokers_change_is_not_served_a_
             await one.issue("mine", resource_type="bucket", resource_id="b")  # which notices the change
             gate.open.set()
         assert place(await one.issue("mine", **A)) == "there"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_two_brokers_on_one_file(tmp_path):
+    clock = ManualClock()
+    shared = {"clock": clock, "vault": Vault(parse_keys("k:" + "A" * 43 + "=", "the test"))}
+    file = tmp_path / "mooring.db"
+    async with (
+        open_sqlite(file) as first,
+        open_sqlite(file) as second,
+        memory_broker(Fake(), store=first, **shared) as one,
+        memory_broker(Fake(), store=second, **shared) as other,
+    ):
+        await register(one)
+        assert place(await one.issue("mine", **A)) == place(await other.issue("mine", **A)) == "here"
+        stale = await other.get("mine")
+        await one.update("mine", config={"place": "there"})
+        assert place(await one.issue("mine", **A)) == "there"
+        clock.advance(SECOND)
+        assert place(await other.issue("mine", **A)) == "there"
+        with pytest.raises(StoreConflict):
+            await second.delete(stale)
+        await other.delete("mine")
+        clock.advance(SECOND)
+        with pytest.raises(UnknownConnector):
+            await one.issue("mine", **A)
 
 
 async def test_a_caller_that_comes_while_the_store_is_looked_at_waits_for_what_is_found():

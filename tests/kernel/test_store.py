@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mooring.errors import InvalidConfig, NameTaken, StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
@@ -257,6 +257,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stores")
 
 
+@settings(max_examples=30)  # each opens a store
 @given(LABELS, LABELS, st.dictionaries(WRITTEN, st.none() | WRITTEN, max_size=2))
 @example({"a.b": 'x"y', "$.a": "'"}, {"a": "b", "$": "."}, {"a.b": 'x"y'})
 @example({"é\n": "\\u00e9"}, {"e": "\\"}, {"é\n": "\\u00e9"})
@@ -274,6 +275,7 @@ def test_labels_are_matched_as_they_are_written(
         ]
 
 
+@settings(max_examples=40)
 @given(NASTY, NASTY, NASTY)
 @example("'; DROP TABLE connectors; --", '" OR 1=1 --', "x' OR '1'='1")
 def test_names_and_ids_are_values_and_never_sql(folder: Path, name: str, id: str, other: str) -> None:

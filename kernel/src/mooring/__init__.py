@@ -88,12 +88,14 @@ from mooring.types import (
 
 if TYPE_CHECKING:
     from mooring.assembly import open_broker
-    from mooring.broker import Broker
+    from mooring.broker import Broker, Discovery, Failed, Finished, Found
     from mooring.http import Http
 
 __version__ = "0.1.0"
 
-_LAZY = {"Broker": "mooring.broker", "Http": "mooring.http", "open_broker": "mooring.assembly"}
+_LAZY = {"Http": "mooring.http", "open_broker": "mooring.assembly"} | dict.fromkeys(
+    ("Broker", "Discovery", "Failed", "Finished", "Found"), "mooring.broker"
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -130,8 +132,12 @@ __all__ = [
     "CredentialRequest",
     "Credentials",
     "DiscoverRequest",
+    "Discovery",
     "Explain",
     "Explanation",
+    "Failed",
+    "Finished",
+    "Found",
     "Http",
     "Identity",
     "InvalidConfig",

@@ -6,8 +6,8 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -15,9 +15,10 @@ from typing import cast
 import anyio.lowlevel
 
 from mooring.broker import Broker, Budgets, Desk
-from mooring.bus import open_bus
+from mooring.bus import Bus, open_bus
 from mooring.cache import Cache
 from mooring.errors import InvalidConfig, NoMasterKey, StoreUnavailable
+from mooring.events import TaskFailed
 from mooring.hookspecs import Tools
 from mooring.http import open_http
 from mooring.journal import keep_journal
@@ -153,12 +154,24 @@ async def open_broker(
         stack.callback(broker.close)
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
-        system.hook.subscribe(bus=bus)
+        for name, call in system.calls("subscribe", bus=bus):
+            with _apart(bus, clock, f"subscribe of the system plugin {name}"):
+                call()
         for _ in range(2):  # everything spawned has begun, and misses no event, after the second
             await anyio.lowlevel.checkpoint()
-        for lifespan in system.hook.lifespan(broker=broker):
-            await stack.enter_async_context(lifespan)
+        for name, call in system.calls("lifespan", broker=broker):
+            with _apart(bus, clock, f"lifespan of the system plugin {name}"):
+                await stack.enter_async_context(call())
         yield broker
+
+
+@contextmanager
+def _apart(bus: Bus, clock: Clock, task: str) -> Generator[None, None, None]:
+    """A system plugin that fails is told of on the bus, and stops neither the broker nor the other plugins."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything
+        bus.publish(TaskFailed(at=clock.now(), task=task, error=type(error).__name__))
 
 
 def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncContextManager[Store]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -340,3 +340,8 @@ class SystemPlugins:
     def hook(self) -> Any:
         """pluggy's callers: each gives the list of what the plugins answered."""
         return self._manager.hook
+
+    def calls(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """One call of the hook for each plugin that has it, with the plugin's name: so that one may fail by itself."""
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            yield impl.plugin_name, partial(impl.function, *(arguments[name] for name in impl.argnames))

@@ -144,14 +144,15 @@ async def test_a_long_lived_key_where_there_is_no_temporary_one(
     fake.answer = refuse
     async with opened("secret-key", **fake_key) as session:
         for allowed, error in (
-            ({}, m.LongLived),
+            ({}, m.NotNarrowed),
+            ({"allow_long_lived": True}, m.NotNarrowed),
             ({"allow_unnarrowed": True}, m.LongLived),
         ):
             with pytest.raises(error, match="allow"):
                 await connector.issue_credentials(session, ask("s3-bucket", "s3://data", **allowed))
         with pytest.raises(m.LongLived):
             await connector.issue_credentials(session, ask("aws-generic", None))
-        request = ask("s3-bucket", "s3://data", allow_long_lived=True)
+        request = ask("s3-bucket", "s3://data", allow_unnarrowed=True, allow_long_lived=True)
         issued = await connector.issue_credentials(session, request)
     assert isinstance(issued, AwsCredentials)
     assert (issued.expires_at, issued.narrowed, issued.session_token) == (None, False, None)

@@ -64,6 +64,11 @@ async def test_long_lived_keys_of_the_environment(variables: Any) -> None:
     assert plain(found.config) == {"region": "eu-west-1", "aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
 
 
+async def test_the_region_as_other_sdks_read_it(variables: Any) -> None:
+    variables(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_REGION="eu-west-1")
+    assert plain((await lifted()).config)["region"] == "eu-west-1"
+
+
 async def test_temporary_keys_of_the_environment_have_no_guessed_end(variables: Any) -> None:
     variables(
         AWS_ACCESS_KEY_ID=TEMPORARY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_SESSION_TOKEN="token", AWS_REGION="eu-west-1"

@@ -150,8 +150,7 @@ class Broker:
         Raises:
             WrongKey, Tampered: they cannot be opened.
         """
-        found = await self._desk.find(connector)
-        return self._desk.vault.open(found.id, found.sealed) if found.sealed else {}
+        return self._desk.open(await self._desk.find(connector))
 
     async def list(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
 from mooring.broker._lifespans import Lifespans
 from mooring.bus import Bus
@@ -26,7 +27,7 @@ from mooring.errors import (
 from mooring.hookspecs import Context, Tools
 from mooring.registry import Registry, Route
 from mooring.store import Store
-from mooring.types import AuthMethod, Config, Connector, Struct, build_config
+from mooring.types import AuthMethod, Config, Connector, Secret, Struct, build_config
 from mooring.vault import Vault
 
 T = TypeVar("T")
@@ -94,9 +95,22 @@ class Desk:
                 "allow it with MOORING_ALLOW_IMPLICIT=1"
             )
 
+    def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
+        """The connector with these secrets, sealed for it as it is: see `bound`."""
+        sealed = self.vault.seal(bound(connector), secrets) if secrets else None
+        return msgspec.structs.replace(connector, sealed=sealed)
+
+    def open(self, connector: Connector) -> dict[str, Secret]:
+        """The connector's secrets.
+
+        Raises:
+            WrongKey, Tampered: they cannot be opened, or the record was altered around them.
+        """
+        return self.vault.open(bound(connector), connector.sealed) if connector.sealed else {}
+
     def open_config(self, connector: Connector, route: Route) -> Config:
         """The connector's configuration with its secrets, for a plugin's eyes."""
-        secrets = self.vault.open(connector.id, connector.sealed) if connector.sealed else {}
+        secrets = self.open(connector)
         return build_config(route.auth_method(connector.auth_method).config, connector.settings | secrets)
 
     def target(
@@ -233,6 +247,26 @@ def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:
         f"the plugin {route.type.name!r} of {route.distribution} gave a {type(value).__name__} from {hook}, "
         f"not a {kind.__name__}; report it to its author"
     )
+
+
+def bound(connector: Connector) -> str:
+    """What the seal binds: the id, and all that says where the secrets go and what may be issued with them.
+
+    Whoever can write the store, but has no master key, cannot lead a key to an endpoint of his own, nor widen a scope.
+    """
+    return msgspec.json.encode(
+        (
+            connector.id,
+            connector.type,
+            connector.auth_method,
+            connector.resource_type,
+            connector.resource_id,
+            connector.settings,
+            connector.allow_unnarrowed,
+            connector.allow_long_lived,
+        ),
+        order="deterministic",
+    ).decode()
 
 
 def _only(names: Iterable[str]) -> str | None:

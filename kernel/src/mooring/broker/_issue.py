@@ -133,6 +133,7 @@ class Issuer:
                 field="resource_id",
             )
         method = route.auth_method(connector.auth_method)
+        self._desk.permit(method)
         key = _key(connector, method, target, wish)
         return Resolved(key, _note(method, wish.ttl or connector.ttl, key.ttl))
 
@@ -241,15 +242,15 @@ def _span(span: timedelta) -> str:
 
 
 def _enforce(connector: Connector, route: Route, key: Key, credentials: Credentials) -> None:
-    """Let nothing wider or longer leave than the connector allows, whatever the plugin did."""
+    """Let nothing leave that its plugin says is wider, or lives longer, than the connector allows."""
+    narrowable = route.resource_type(key.resource_type).narrowable
+    if narrowable and not credentials.narrowed and not connector.allow_unnarrowed:
+        raise NotNarrowed(
+            f"connector {connector.name!r} cannot confine credentials to {key.resource_id or key.resource_type}; "
+            f"if wider ones are acceptable: mooring connector update {connector.name} --allow-unnarrowed"
+        )
     if credentials.expires_at is None and not connector.allow_long_lived:
         raise LongLived(
             f"connector {connector.name!r} can only hand out credentials without an end here; "
             f"if that is wanted: mooring connector update {connector.name} --allow-long-lived"
-        )
-    narrowable = route.resource_type(key.resource_type).narrowable
-    if narrowable and not credentials.narrowed and credentials.expires_at and not connector.allow_unnarrowed:
-        raise NotNarrowed(
-            f"connector {connector.name!r} cannot confine credentials to {key.resource_id or key.resource_type}; "
-            f"if wider ones are acceptable: mooring connector update {connector.name} --allow-unnarrowed"
         )

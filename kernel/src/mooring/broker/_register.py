@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from mooring.broker._desk import Desk, checked, doing, guard, within
+from mooring.broker._desk import Desk, bound, checked, doing, guard, within
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
@@ -27,6 +27,7 @@ class Changes(TypedDict, total=False):
 
     name: str
     description: str
+    owner: str
     labels: Mapping[str, str | None]
     """Merged with the present ones; None removes a label."""
     auth_method: str
@@ -51,11 +52,15 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         route = desk.registry.route(draft.type)
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
-        config = _config(method, values)
+        settings, secrets = split_config(_config(method, values))
         connector = msgspec.structs.replace(
-            draft, id=str(uuid.uuid4()), auth_method=method.name, owner=draft.owner or desk.owner
+            draft,
+            id=str(uuid.uuid4()),
+            auth_method=method.name,
+            settings=settings,
+            owner=draft.owner or desk.owner,
         )
-        connector = _scoped(desk, route, _sealed(desk, connector, config))
+        connector = desk.seal(_scoped(desk, route, connector), secrets)
         if check:
             identity = await verify(desk, connector)
             connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
@@ -79,14 +84,20 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         _check_labels(draft.labels)
         method = route.auth_method(changes.get("auth_method", connector.auth_method))
         desk.permit(method)
+        secrets = None
         if "config" in changes or method.name != connector.auth_method:
-            secrets = desk.vault.open(connector.id, connector.sealed) if connector.sealed else {}
-            before = connector.settings | secrets if method.name == connector.auth_method else {}
-            built = build_config(method.config, before | dict(changes.get("config", {})))
-            draft = _sealed(desk, msgspec.structs.replace(draft, auth_method=method.name), built)
-            if "expires_at" not in changes and split_config(built)[1] != secrets:
+            before = desk.open(connector)
+            present = connector.settings | before if method.name == connector.auth_method else {}
+            config = build_config(method.config, present | dict(changes.get("config", {})))
+            settings, secrets = split_config(config)
+            draft = msgspec.structs.replace(draft, auth_method=method.name, settings=settings)
+            if "expires_at" not in changes and secrets != before:
                 draft = msgspec.structs.replace(draft, expires_at=None)  # that was when the old secrets end
         draft = _scoped(desk, route, draft)
+        if secrets is None and bound(draft) != bound(connector):
+            secrets = desk.open(connector)
+        if secrets is not None:
+            draft = desk.seal(draft, secrets)
         if check:
             identity = await verify(desk, draft)
             draft = msgspec.structs.replace(draft, expires_at=draft.expires_at or identity.expires_at)
@@ -115,12 +126,6 @@ async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[
     with within(desk.budgets.lift, "looking at this machine's configuration"), guard(route, "lift"):
         return checked(route, "lift", await route.lift(request), Lifted)
     raise AssertionError  # `within` has raised
-
-
-def _sealed(desk: Desk, connector: Connector, config: Config) -> Connector:
-    settings, secrets = split_config(config)
-    sealed = desk.vault.seal(connector.id, secrets) if secrets else None
-    return msgspec.structs.replace(connector, settings=settings, sealed=sealed)
 
 
 def _config(method: AuthMethod, values: Mapping[str, Any] | Config) -> Config:

@@ -100,10 +100,11 @@ def register(
 
 
 def _methods(route: Route, name: str | None, auto_configure: bool) -> list[AuthMethod]:
-    """The auth method; with auto-configuration, all that it may turn out to be."""
-    if name is not None:
-        return [route.auth_method(name)]
+    """The auth method; with auto-configuration all of them, for fields of any may say what to look for."""
     methods = list(route.type.auth_methods)
+    if name is not None:
+        method = route.auth_method(name)
+        return methods if auto_configure else [method]
     if len(methods) == 1 or auto_configure:
         return methods
     known = ", ".join(method.name for method in methods)

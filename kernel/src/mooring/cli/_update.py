@@ -41,6 +41,7 @@ CLEARED = ("resource_type", "resource_id", "expires_at", "ttl")
 )
 @click.option("--remove-label", "gone", metavar="KEY", multiple=True, help="Repeatable.")
 @click.option("--description", help="For people; '' for none.")
+@click.option("--owner", help="Who is responsible.")
 @click.option(
     "--expires-at", metavar="INSTANT", callback=or_none(to_instant), help="Its own credentials' end; '' for none."
 )

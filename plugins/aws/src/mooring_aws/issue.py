@@ -56,7 +56,11 @@ async def _instead(
     session: AwsSession, plan: Plan, request: m.CredentialRequest, refusal: str
 ) -> tuple[Keys, bool, tuple[str, ...]]:
     """For a key of which the endpoint makes no narrowed temporary ones: wider ones, then the key itself, if allowed."""
-    if plan.narrowed and request.allow_unnarrowed:
+    if plan.narrowed:
+        if not request.allow_unnarrowed:
+            raise m.NotNarrowed(
+                f"{refusal}; so the key cannot be narrowed: allow that call, or on the connector unnarrowed credentials"
+            )
         try:
             made = await sts.make(session, Plan(how="session-token"), request.ttl or ASSUMED.default, request.consumer)
         except (m.AccessDenied, m.Rejected, m.ResourceNotFound) as error:

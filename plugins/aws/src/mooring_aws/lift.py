@@ -191,7 +191,7 @@ def _places(session: Any, scoped: Mapping[str, Any], options: Mapping[str, Any])
     """The region, and the endpoints that are not AWS's own, as the environment and the profile have them."""
     from botocore.configprovider import ConfiguredEndpointProvider
 
-    region = options.get("region") or (None if options.get("regions") else session.get_config_variable("region"))
+    region = options.get("region") or (None if options.get("regions") else _region(session))
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return {"region": region}
     general = os.environ.get("AWS_ENDPOINT_URL") or scoped.get("endpoint_url")
@@ -203,3 +203,9 @@ def _places(session: Any, scoped: Mapping[str, Any], options: Mapping[str, Any])
     }
     single = {service: url for service, url in found.items() if url and url != general}
     return {"region": region, "endpoint_url": general, "endpoint_urls": single}
+
+
+def _region(session: Any) -> str | None:
+    """The region of the machine: AWS_REGION as all SDKs but botocore read it, then botocore's own chain."""
+    region: str | None = os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    return region

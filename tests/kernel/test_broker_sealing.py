@@ -1,0 +1,58 @@
+"""What the seal binds: a record that was altered around its secrets does not open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+import mooring as m
+from mooring.store import MemoryStore
+from mooring.testing import example, memory_broker
+from mooring.vault import Vault, parse_keys
+
+pytestmark = pytest.mark.anyio
+KEY = "k1:" + "A" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"user": "mallory"}},
+        {"settings": {"user": "u", "buckets": ["c"]}},
+        {"resource_type": "example-bucket", "resource_id": "b"},
+        {"resource_type": None, "resource_id": None},
+        {"allow_unnarrowed": True},
+        {"allow_long_lived": True},
+    ],
+)
+async def test_an_altered_record_does_not_open(change: dict[str, Any]) -> None:
+    store, vault = MemoryStore(), Vault(parse_keys(KEY, "the test"))
+    async with memory_broker(example, store=store, vault=vault) as broker:
+        config = {"user": "u", "password": "p"}
+        await broker.register("mine", type="example", config=config, resource_type="example-bucket", resource_id="a")
+        await broker.issue("mine")
+        stored = await broker.get("mine")
+        await store.replace(msgspec.structs.replace(stored, **change, version=stored.version + 1))
+    async with memory_broker(example, store=store, vault=vault) as broker:
+        for call in (
+            broker.verify("mine"),
+            broker.secrets("mine"),
+            broker.issue(
+                "mine", resource_type="example-bucket", resource_id=(await broker.get("mine")).resource_id or "a"
+            ),
+            broker.update("mine", config={"user": "u"}),
+            broker.update("mine", auth_method="password", config={"password": "q"}),
+        ):
+            with pytest.raises(m.Tampered):
+                await call
+    assert (await store.find("mine")).version == stored.version + 1  # type: ignore[union-attr]
+
+
+async def test_what_says_nothing_of_the_secrets_is_not_bound() -> None:
+    async with memory_broker(example) as broker:
+        await broker.register("mine", type="example", config={"user": "u", "password": "p"})
+        await broker.update("mine", name="yours", description="d", labels={"a": "b"}, owner="bob")
+        assert (await broker.secrets("yours"))["password"].reveal() == "p"
+        assert (await broker.get("yours")).owner == "bob"
