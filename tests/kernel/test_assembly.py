@@ -283,8 +283,7 @@ async def test_a_system_plugin_that_fails_stops_neither_the_broker_nor_the_other
         def subscribe(self, bus):
             async def watch():
                 async with bus.subscribe(TaskFailed) as events:
-                    async for event in events:
-                        told.append((event.task.rpartition(" ")[0], event.error))
+                    told.extend([(event.task.rpartition(" ")[0], event.error) async for event in events])
 
             bus.spawn("watch", watch)
 

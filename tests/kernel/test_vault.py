@@ -251,7 +251,9 @@ RAWS = st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES)
 @given(
     st.dictionaries(NAMES, RAWS, min_size=1, max_size=4),
     st.sampled_from([",", "\n", " , ", "\r\n", ",\n\n", "\n# old, and new: x\n"]),
-    st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
+    st.sampled_from(
+        [base64.b64encode, base64.urlsafe_b64encode, lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=")]
+    ),
     st.sampled_from(["", " ", "\n"]),
 )
 def test_keys_are_read_in_their_order(
@@ -281,7 +283,6 @@ FORMS = {
     "a long key": f"a:{LONG}",
     "not base64": f"a:{CANARY}!{encoded(7)}",
     "a key beyond ASCII": f"a:{encoded(7)}é",
-    "no padding": f"a:{encoded(7).rstrip('=')}",
     "a good one, then a bad one": f"a:{encoded(7)},b:{CANARY}",
     "a hexadecimal key": "a:" + "07" * KEY_BYTES,
     "a zero byte": f"a\0:{encoded(7)}",

@@ -154,7 +154,7 @@ def parse_keys(text: str, source: str) -> tuple[MasterKey, ...]:
         if not colon or not KEY_ID.fullmatch(name) or name in keys:
             raise NoMasterKey(f"master key {number} in {source} is not of the form id:key with an id of its own")
         try:
-            raw = base64.b64decode(value.strip().translate(str.maketrans("-_", "+/")), validate=True)
+            raw = base64.b64decode(_padded(value.strip().translate(str.maketrans("-_", "+/"))), validate=True)
         except (binascii.Error, ValueError):
             raw = b""
         if len(raw) != KEY_BYTES:  # the id is not said: it is the key, where somebody wrote key:id
@@ -165,6 +165,11 @@ def parse_keys(text: str, source: str) -> tuple[MasterKey, ...]:
     if not keys:
         raise NoMasterKey(f"{source} holds no master key; write it as id:key, a key being 32 bytes in base64")
     return tuple(keys.values())
+
+
+def _padded(text: str) -> str:
+    """Base64 with the padding that URL-safe forms often leave out (RFC 4648 section 3.2)."""
+    return text + "=" * (-len(text) % 4)
 
 
 def key_file(path: Path) -> tuple[MasterKey, ...]:
