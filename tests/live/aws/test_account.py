@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(
         not (BUCKET and OTHER),
-        reason="needs a real account; set MOORING_LIVE_AWS_BUCKET and MOORING_LIVE_AWS_OTHER_BUCKET to two of its buckets",
+        reason="needs a real account: set MOORING_LIVE_AWS_BUCKET and MOORING_LIVE_AWS_OTHER_BUCKET to two buckets",
     ),
 ]
 
