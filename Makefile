@@ -1,7 +1,7 @@
 # Every target sets up what it needs, in .venv. PYTHON may name another interpreter (3.11 or later).
 PYTHON ?= python3
 BIN := .venv/bin
-PLUGINS := -e kernel -e plugins/aws -e plugins/sandbox
+PLUGINS := -e ./kernel -e ./plugins/aws -e ./plugins/sandbox
 MANIFESTS := pyproject.toml kernel/pyproject.toml plugins/aws/pyproject.toml plugins/sandbox/pyproject.toml constraints.txt
 
 .PHONY: help demo test check bench docs format clean
