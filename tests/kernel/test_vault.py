@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mooring.errors import NoMasterKey, Tampered, VaultError, WrongKey
 from mooring.types import Sealed, Secret
-from mooring.vault import KEY_BYTES, NONCE_BYTES, MasterKey, Vault, key_file, parse_keys
+from mooring.vault import KEY_BYTES, NONCE_BYTES, MasterKey, Vault, key_file, make_key_file, parse_keys
 
 CANARY = "cAnArY-41b9"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
@@ -316,10 +316,10 @@ def test_text_of_any_kind_is_read_or_refused(text: str) -> None:
 
 def test_a_key_file_is_made_once_and_read_from_then_on(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "master.key"
-    made = key_file(path)
+    made = make_key_file(path)
     content = path.read_bytes()
 
-    assert key_file(path) == made
+    assert make_key_file(path) == key_file(path) == made
     assert path.read_bytes() == content
     assert [len(one.raw()) for one in made] == [KEY_BYTES]
     assert made[0].source == str(path)
@@ -330,7 +330,7 @@ def test_a_key_file_is_made_once_and_read_from_then_on(tmp_path: Path) -> None:
 def test_a_key_file_and_its_folder_are_their_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        key_file(tmp_path / "home" / "master.key")
+        make_key_file(tmp_path / "home" / "master.key")
     finally:
         os.umask(before)
 
@@ -338,17 +338,24 @@ def test_a_key_file_and_its_folder_are_their_owners_alone_whatever_the_umask(tmp
     assert stat.S_IMODE((tmp_path / "home" / "master.key").stat().st_mode) == 0o600
 
 
-def test_two_key_files_hold_different_keys(tmp_path: Path) -> None:
-    assert key_file(tmp_path / "a")[0].key != key_file(tmp_path / "b")[0].key
+def test_two_key_files_hold_different_keys_with_different_ids(tmp_path: Path) -> None:
+    one, other = (make_key_file(tmp_path / name)[0] for name in "ab")
+    assert one.key != other.key
+    assert one.id != other.id
+
+
+def test_reading_makes_no_key_file(tmp_path: Path) -> None:
+    assert key_file(tmp_path / "home" / "master.key") == ()
+    assert list(tmp_path.iterdir()) == []
 
 
 RACE = """
 import sys
 from pathlib import Path
-from mooring.vault import key_file
+from mooring.vault import make_key_file
 print("ready", flush=True)
 sys.stdin.read(1)  # all begin at once
-print(key_file(Path(sys.argv[1]))[0].key.reveal())
+print(make_key_file(Path(sys.argv[1]))[0].key.reveal())
 """
 
 
@@ -364,7 +371,7 @@ def test_many_processes_that_start_at_once_end_up_with_one_key(tmp_path: Path) -
         process.stdin.flush()
     said = {process.communicate(timeout=30)[0].strip() for process in processes}
 
-    assert said == {key_file(path)[0].key.reveal()}
+    assert said == {make_key_file(path)[0].key.reveal()}
     assert [file.name for file in path.parent.iterdir()] == ["master.key"]
 
 
@@ -376,7 +383,7 @@ def test_a_key_file_that_others_may_touch_is_refused_and_says_what_to_do(tmp_pat
     path.chmod(mode)
 
     with pytest.raises(NoMasterKey, match=f"mode {mode:04o}.*chmod 600 {re.escape(str(path))}") as caught:
-        key_file(path)
+        make_key_file(path)
     assert encoded(7) not in caught.value.message
 
 
@@ -387,7 +394,7 @@ def test_a_key_file_of_its_owner_alone_is_read(tmp_path: Path, mode: int) -> Non
     path.write_text(f"# mine\nnew:{encoded(7)}\nold:{encoded(8)}\n")
     path.chmod(mode)
 
-    assert [one.id for one in key_file(path)] == ["new", "old"]
+    assert [one.id for one in make_key_file(path)] == ["new", "old"]
 
 
 def unusable(path: Path, content: bytes | None) -> Path:
@@ -413,7 +420,7 @@ def test_a_key_file_that_holds_no_key_is_refused_without_an_echo_and_left_as_it_
 ) -> None:
     path = unusable(tmp_path / "master.key", content)
     with pytest.raises(NoMasterKey, match=reason) as caught:
-        key_file(path)
+        make_key_file(path)
 
     assert str(path) in sentence(caught.value)
     assert caught.value.__context__ is None
@@ -438,6 +445,6 @@ def test_a_key_file_that_holds_no_key_is_refused_without_an_echo_and_left_as_it_
 def test_a_key_file_that_cannot_be_made_or_read_is_no_master_key(tmp_path: Path, place: Callable[[Path], Path]) -> None:
     path = place(tmp_path)
     with pytest.raises(NoMasterKey, match="cannot be used: ") as caught:
-        key_file(path)
+        make_key_file(path)
 
     assert str(path) in sentence(caught.value)

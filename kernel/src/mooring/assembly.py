@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,7 @@ from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
 from mooring.types import Clock, Struct
-from mooring.vault import MasterKey, Vault, key_file, parse_keys
+from mooring.vault import MasterKey, Vault, key_file, make_key_file, parse_keys
 
 
 class SystemClock:
@@ -130,7 +131,9 @@ async def open_broker(
     clock = clock or SystemClock()
     system = SystemPlugins(system_plugins)
     registry = Registry(plugins)
-    vault = vault or Vault(lambda: _master_keys(settings, system))
+    if vault is None:
+        make = partial(make_key_file, settings.key_file) if settings.master_key is None else None
+        vault = Vault(partial(_master_keys, settings, system), make)
     async with AsyncExitStack() as stack:
         if store is None:
             store = await stack.enter_async_context(_open_store(settings, system))

@@ -50,9 +50,14 @@ class MasterKey(Struct):
 class Vault:
     """Seals under the first of its master keys, opens under any of them."""
 
-    def __init__(self, keys: Sequence[MasterKey] | Callable[[], Sequence[MasterKey]]) -> None:
-        """Take the keys, or how to get them when the first secret is sealed or opened."""
+    def __init__(
+        self,
+        keys: Sequence[MasterKey] | Callable[[], Sequence[MasterKey]],
+        make: Callable[[], Sequence[MasterKey]] | None = None,
+    ) -> None:
+        """Take the keys, or how to get them when the first secret is sealed or opened; and how to make a first one."""
         self._load = keys if callable(keys) else lambda: keys
+        self._make = make
         self._keys: tuple[MasterKey, ...] = ()
         self._ciphers: dict[str, AESGCM] = {}
 
@@ -63,11 +68,26 @@ class Vault:
         Raises:
             NoMasterKey: there is none, or its source is malformed.
         """
-        if not self._keys:
-            self._keys = tuple(self._load())
-        if not self._keys:
-            raise NoMasterKey("there is no master key; set MOORING_MASTER_KEY to id:key, a key of 32 bytes in base64")
+        if not self.ready():
+            raise NoMasterKey("there is no master key; restore its file, or set MOORING_MASTER_KEY to id:key")
         return self._keys
+
+    def ready(self) -> bool:
+        """Whether there is a master key.
+
+        Raises:
+            NoMasterKey: its source is malformed.
+        """
+        self._keys = self._keys or tuple(self._load())
+        return bool(self._keys)
+
+    def make_key(self) -> None:
+        """Make the first master key, where that is possible. Nothing is sealed under it yet, so nothing may be sealed.
+
+        Raises:
+            NoMasterKey: it cannot be made.
+        """
+        self._keys = tuple(self._make()) if self._make else self.keys
 
     def seal(self, record: str, values: Mapping[str, Secret]) -> Sealed:
         """The values, sealed for this record and these field names."""
@@ -172,15 +192,28 @@ def _padded(text: str) -> str:
     return text + "=" * (-len(text) % 4)
 
 
+def make_key_file(path: Path) -> tuple[MasterKey, ...]:
+    """The master keys in a file, which is made with one new key if there is none; see `key_file`."""
+    try:
+        if not path.exists():
+            _write_key_file(path)
+        if keys := key_file(path):
+            return keys
+        reason = "it is a link that leads nowhere; remove it"
+    except OSError as error:
+        reason = f"{error.strerror}; check its rights and its folder"
+    raise NoMasterKey(f"the master key file {path} cannot be used: {reason}")
+
+
 def key_file(path: Path) -> tuple[MasterKey, ...]:
-    """The master keys in a file that only its owner may read; it is made, with one new key, if there is none.
+    """The master keys in a file that only its owner may read; none if there is no file.
 
     Raises:
-        NoMasterKey: the file cannot be read or written, is malformed, or others may read it.
+        NoMasterKey: the file cannot be read, is malformed, or others may read it.
     """
     try:
         if not path.exists():
-            _make_key_file(path)
+            return ()
         mode = stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & 0o077:
             reason = f"others can read it (mode {mode:04o}); run: chmod 600 {path}"
@@ -193,14 +226,14 @@ def key_file(path: Path) -> tuple[MasterKey, ...]:
     raise NoMasterKey(f"the master key file {path} cannot be used: {reason}")  # outside: the error may quote the file
 
 
-def _make_key_file(path: Path) -> None:
+def _write_key_file(path: Path) -> None:
     """Written aside and linked into place: of two processes that start at once, both end up with the same key."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(f"local-1:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n")
+            file.write(f"local-{secrets.token_hex(4)}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n")
             file.flush()
             os.fsync(file.fileno())
         with suppress(FileExistsError):

@@ -18,6 +18,7 @@ from mooring.errors import (
     ConnectorExpired,
     InvalidConfig,
     MooringError,
+    NoMasterKey,
     NotPermitted,
     Overdue,
     UnknownConnector,
@@ -94,6 +95,22 @@ class Desk:
                 f"auth method {method.name!r} takes the identity of the machine that mooring runs on; "
                 "allow it with MOORING_ALLOW_IMPLICIT=1"
             )
+
+    async def prepare_to_seal(self) -> None:
+        """Make the first master key, if there is none and nothing is sealed yet.
+
+        Raises:
+            NoMasterKey: there is none, but connectors are sealed: a new one would hide that the old one is lost.
+        """
+        if self.vault.ready():
+            return
+        if lost := {one.sealed.key_id for one in await self.store.list() if one.sealed}:
+            names = ", ".join(sorted(map(repr, lost)))
+            raise NoMasterKey(
+                f"there is no master key, but connectors are sealed under {names}; "
+                "restore its file, or set MOORING_MASTER_KEY"
+            )
+        self.vault.make_key()
 
     def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
         """The connector with these secrets, sealed for it as it is: see `bound`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -12,7 +13,7 @@ import msgspec
 
 from mooring.broker._desk import Desk, bound, checked, doing, guard, within
 from mooring.broker._verify import verify
-from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
+from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod, VaultError
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest
 from mooring.registry import Route
@@ -53,6 +54,8 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
         settings, secrets = split_config(_config(method, values))
+        with suppress(*(() if secrets else (VaultError,))):  # without secrets only the shared cache has use for a key
+            await desk.prepare_to_seal()
         connector = msgspec.structs.replace(
             draft,
             id=str(uuid.uuid4()),
@@ -97,6 +100,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         if secrets is None and bound(draft) != bound(connector):
             secrets = desk.open(connector)
         if secrets is not None:
+            await desk.prepare_to_seal()
             draft = desk.seal(draft, secrets)
         if check:
             identity = await verify(desk, draft)
