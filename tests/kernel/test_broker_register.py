@@ -139,7 +139,7 @@ async def test_a_name_that_is_taken_is_refused_before_the_vendor_is_asked():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"type": "aws"}, UnknownConnectorType, "pip install mooring-aws"),
+        ({"type": "aws"}, UnknownConnectorType, "install the plugin that does"),
         ({"type": "fake", "auth_method": "kye"}, UnknownAuthMethod, "did you mean 'key'"),
         ({"type": "fake"}, UnknownAuthMethod, "one of: key, fixed, implicit"),
         ({"auth_method": "key", "config": {"plcae": CANARY}}, InvalidConfig, "unknown field 'plcae'"),

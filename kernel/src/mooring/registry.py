@@ -152,9 +152,8 @@ class Registry:
         if name not in self._routes:
             if name not in self._entries:
                 hint = suggest(name, self.names())
-                raise UnknownConnectorType(
-                    f"no plugin serves {name!r}; {hint}; if there is one for it: pip install mooring-{name}"
-                )
+                more = "" if hint.startswith("did you mean") else "; install the plugin that does"
+                raise UnknownConnectorType(f"no plugin serves {name!r}; {hint}{more}")
             try:
                 self._routes[name] = _load(name, self._entries[name])
             except MooringError as error:
@@ -257,7 +256,7 @@ def _hooks(plugin: object, who: str, specifications: Iterable[type]) -> dict[str
     for specification in specifications:
         manager.add_hookspecs(specification)
     try:
-        manager.register(plugin)
+        manager.register(plugin, name=type(plugin).__name__)
         manager.check_pending()
         callers = manager.get_hookcallers(plugin) or ()
     except pluggy.PluginValidationError as error:

@@ -208,6 +208,14 @@ class Connector(Struct, kw_only=True):
     version: int = 1
     """Grows by one with each update; an update of a stale version is refused."""
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Everything but the sealed bytes."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | {"sealed": self.sealed and "..."}).items())
+
+    def __repr__(self) -> str:
+        return f"Connector({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
     def expired(self, now: datetime) -> bool:
         """Whether the connector's own credentials have ended."""
         return self.expires_at is not None and self.expires_at - now <= self.expires_skew

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pty
+import signal
 import select
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> tuple[int, str]:
     child, fd = pty.fork()
     if child == 0:
         os.environ["COLUMNS"] = "80"
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as nohup and some CI have it
         os.execv(sys.executable, [sys.executable, "-m", "mooring", *arguments])
     shown, waiting, deadline = b"", list(answers), time.monotonic() + 30
     while time.monotonic() < deadline:

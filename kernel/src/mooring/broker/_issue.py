@@ -117,8 +117,8 @@ class Issuer:
     def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
-        if wish.ttl is not None and wish.ttl <= timedelta(0):
-            raise InvalidConfig("a ttl is longer than nothing", field="ttl")
+        if wish.ttl is not None and (not isinstance(wish.ttl, timedelta) or wish.ttl <= timedelta(0)):
+            raise InvalidConfig("a ttl is a timedelta longer than nothing, such as timedelta(minutes=15)", field="ttl")
         target = self._desk.target(connector, route, wish.resource_type, wish.resource_id)
         if target is None:
             known = ", ".join(kind.name for kind in route.type.resource_types)
