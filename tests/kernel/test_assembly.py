@@ -215,7 +215,9 @@ async def test_a_master_key_by_url_that_nobody_serves():
     async with memory_broker(Fake(), vault=None, settings=settings) as broker:
         with pytest.raises(NoMasterKey, match="no installed plugin serves the scheme of MOORING_MASTER_KEY"):
             await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
-        await broker.register("mine", type="fake", auth_method="key")  # which has no secret
+        with pytest.raises(NoMasterKey):  # without secrets too: the seal binds the settings
+            await broker.register("mine", type="fake", auth_method="key")
+        assert await broker.list() == []
 
 
 @pytest.mark.anyio

@@ -2,7 +2,7 @@
 
 import itertools
 import traceback
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -11,6 +11,7 @@ import pytest
 import mooring as m
 from mooring.assembly import Settings
 from mooring.broker import Budgets
+from mooring.credentials import BearerToken
 from mooring.errors import (
     AccessDenied,
     BrokenPlugin,
@@ -19,6 +20,7 @@ from mooring.errors import (
     LongLived,
     NotNarrowed,
     Overdue,
+    Rejected,
     Throttled,
     UnknownConnectorType,
     UnsupportedResource,
@@ -528,3 +530,94 @@ async def test_a_client_that_fails_to_open_is_the_plugins_fault():
             async with broker.client("mine", resource_id="a"):
                 pass
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+# -- what a plugin gets wrong, and what it must not get through
+
+
+def faking(**on) -> Fake:
+    fake = Fake()
+    fake.on.update(on)
+    return fake
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"narrowed": "yes"},
+        {"expires_at": 5},
+        {"expires_at": "2030-01-01T00:00:00Z"},
+        {"expires_at": datetime(2030, 1, 1)},  # noqa: DTZ001  naive on purpose
+        {"token": 5},
+    ],
+)
+async def test_credentials_with_fields_of_other_types_are_the_plugins_fault(wrong):
+    async def issue(request):
+        right = {"token": m.Secret("canary"), "expires_at": ManualClock().now() + HOUR, "narrowed": True}
+        return BearerToken(**right | wrong)
+
+    async with memory_broker(faking(issue_credentials=issue), clock=ManualClock()) as broker:
+        await broker.register("mine", type="fake", auth_method="key")
+        for _ in range(2):
+            with pytest.raises(BrokenPlugin, match="not of its type") as caught:
+                await broker.issue("mine", resource_type="bucket", resource_id="a")
+            assert "canary" not in str(caught.value)
+
+
+async def test_what_has_ended_or_hardly_ends_is_not_handed_out():
+    clock, ends = ManualClock(), [-HOUR]
+
+    async def issue(request):
+        return BearerToken(token=m.Secret("t"), expires_at=clock.now() + ends[0], narrowed=True)
+
+    async with memory_broker(faking(issue_credentials=issue), clock=clock) as broker:
+        await broker.register("mine", type="fake", auth_method="key")
+        with pytest.raises(Rejected, match="have ended"):
+            await broker.issue("mine", resource_type="bucket", resource_id="a")
+        ends[0] = 100_000 * HOUR
+        with pytest.raises(LongLived):
+            await broker.issue("mine", resource_type="bucket", resource_id="a")
+        await broker.update("mine", allow_long_lived=True)
+        assert (await broker.issue("mine", resource_type="bucket", resource_id="a")).expires_at == clock.now() + ends[0]
+
+
+@pytest.mark.parametrize("error", [SystemExit("canary"), type("Panic", (BaseException,), {})("canary")])
+async def test_whatever_a_plugin_raises_is_its_own_fault(error):
+    async def fail(request):
+        raise error
+
+    async with memory_broker(faking(issue_credentials=fail, verify=fail)) as broker:
+        await broker.register("mine", type="fake", auth_method="key", verify=False)
+        for call in (broker.verify("mine"), broker.issue("mine", resource_type="bucket", resource_id="a")):
+            with pytest.raises(BrokenPlugin) as caught:
+                await call
+            assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_callers_of_a_vendor_that_hangs_do_not_queue_up():
+    async def hang(request):
+        await anyio.sleep_forever()
+
+    took = []
+    async with memory_broker(faking(issue_credentials=hang), budgets=Budgets(issue=timedelta(seconds=0.05))) as broker:
+        await broker.register("mine", type="fake", auth_method="key")
+
+        async def ask():
+            begin = anyio.current_time()
+            with pytest.raises(Overdue):
+                await broker.issue("mine", resource_type="bucket", resource_id="a")
+            took.append(anyio.current_time() - begin)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(ask)
+    assert max(took) < 2, "not 60 times the budget"
+
+
+async def test_a_host_hears_of_secrets_before_a_plugin_gets_them():
+    heard = []
+    async with memory_broker(Fake(), opened=heard.extend) as broker:
+        await broker.register("mine", type="fake", auth_method="key", config={"key": "k"}, verify=False)
+        assert heard == []
+        await broker.issue("mine", resource_type="bucket", resource_id="a")
+    assert [one.reveal() for one in heard] == ["k"]

@@ -27,6 +27,7 @@ KEY = "k1:" + "A" * 43 + "="
         {"resource_type": None, "resource_id": None},
         {"allow_unnarrowed": True},
         {"allow_long_lived": True},
+        {"sealed": None, "settings": {"user": "mallory"}},
     ],
 )
 async def test_an_altered_record_does_not_open(change: dict[str, Any]) -> None:
@@ -76,11 +77,11 @@ async def test_a_lost_key_is_not_replaced_by_a_new_one(tmp_path: Path) -> None:
             broker.secrets("mine"),
             broker.update("mine", config={"password": "q"}),
             broker.register("other", type="example", config=config),
+            broker.register("open", type="example", config={"user": "u"}),
         ):
             with pytest.raises(m.NoMasterKey, match="restore"):
                 await call
         assert not settings.key_file.exists()
-        await broker.register("open", type="example", config={"user": "u"})
         await broker.update("mine", description="a label needs no key", verify=False)
         with pytest.raises(m.NoMasterKey, match=sealed.sealed.key_id):
             await broker.register("other", type="example", config=config)

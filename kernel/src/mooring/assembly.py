@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,7 @@ from mooring.limits import Limits
 from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
-from mooring.types import Clock, Struct
+from mooring.types import Clock, Secret, Struct
 from mooring.vault import MasterKey, Vault, key_file, make_key_file, parse_keys
 
 
@@ -107,6 +107,7 @@ async def open_broker(
     consumer: str | None = None,
     share_cache: bool = True,
     journal: bool = False,
+    opened: Callable[[Iterable[Secret]], None] | None = None,
 ) -> AsyncGenerator[Broker, None]:
     """A broker, for as long as the context lives.
 
@@ -122,6 +123,7 @@ async def open_broker(
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
         journal: whether every event becomes a line of structlog.
+        opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
 
     Raises:
         StoreError: the store cannot be used.
@@ -152,6 +154,7 @@ async def open_broker(
             owner=user,
             consumer=consumer or f"{user}@{socket.gethostname()}",
             allow_implicit=settings.allow_implicit,
+            opened=opened,
         )
         broker = Broker(desk)
         stack.callback(broker.close)

@@ -63,6 +63,11 @@ class Cache:
         issued = self._entries.get(key)
         return issued if issued is not None and is_fresh(issued, self._clock.now()) else None
 
+    def valid(self, key: Key) -> Issued | None:
+        """What is at hand and has not ended, even if it should be renewed."""
+        issued = self._entries.get(key)
+        return issued if issued is not None and is_valid(issued, self._clock.now()) else None
+
     async def get(self, key: Key, make: Callable[[], Awaitable[Issued]]) -> Issued:
         """What is fresh, or what `make` makes; of many callers at once only one makes it.
 

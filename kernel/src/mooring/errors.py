@@ -187,6 +187,10 @@ class Tampered(VaultError):
     """Raised when a sealed secret was altered, or moved to another record or field."""
 
 
+SHOWN = 20
+"""How many known names a message lists at most."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, or all of them.
 
@@ -198,6 +202,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     'there are none'
     """
     names = sorted(known)
-    if near := get_close_matches(name, names, n=1):
+    if near := get_close_matches(name[:128], names, n=1):
         return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(names) if names else "there are none"
+    if not names:
+        return "there are none"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "known: " + ", ".join(names[:SHOWN]) + more

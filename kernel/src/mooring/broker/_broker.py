@@ -212,7 +212,7 @@ class Broker:
     async def discover(
         self,
         *,
-        connectors: Sequence[str] | None = None,
+        connectors: Sequence[str | Connector] | None = None,
         type: str | None = None,
         resource_type: str | None = None,
         resource_id: str | None = None,
@@ -229,7 +229,9 @@ class Broker:
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels.
         """
-        named = None if connectors is None else {(await self._desk.find(one)).id for one in connectors}
+        named: set[str] | None = None
+        if connectors is not None:
+            named = {one.id if isinstance(one, Connector) else (await self._desk.find(one)).id for one in connectors}
         found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
         if named is not None:
             found = [one for one in found if one.id in named]

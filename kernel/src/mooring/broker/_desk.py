@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from mooring.errors import (
     NoMasterKey,
     NotPermitted,
     Overdue,
+    Tampered,
     UnknownConnector,
     UnsupportedResource,
     suggest,
@@ -67,6 +68,7 @@ class Desk:
         owner: str,
         consumer: str,
         allow_implicit: bool,
+        opened: Callable[[Iterable[Secret]], None] | None = None,
     ) -> None:
         self.registry = registry
         self.store = store
@@ -79,6 +81,7 @@ class Desk:
         self.owner = owner
         self.consumer = consumer
         self.allow_implicit = allow_implicit
+        self.opened = opened
         self.lifespans = Lifespans(bus, tools)
 
     async def find(self, name_or_id: str) -> Connector:
@@ -113,9 +116,8 @@ class Desk:
         self.vault.make_key()
 
     def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
-        """The connector with these secrets, sealed for it as it is: see `bound`."""
-        sealed = self.vault.seal(bound(connector), secrets) if secrets else None
-        return msgspec.structs.replace(connector, sealed=sealed)
+        """The connector with these secrets, sealed for it as it is: see `bound`. Without secrets the seal binds no less."""
+        return msgspec.structs.replace(connector, sealed=self.vault.seal(bound(connector), secrets))
 
     def open(self, connector: Connector) -> dict[str, Secret]:
         """The connector's secrets.
@@ -123,7 +125,14 @@ class Desk:
         Raises:
             WrongKey, Tampered: they cannot be opened, or the record was altered around them.
         """
-        return self.vault.open(bound(connector), connector.sealed) if connector.sealed else {}
+        if connector.sealed is None:
+            raise Tampered(
+                f"connector {connector.name!r} has lost its seal; restore it from a backup or register it again"
+            )
+        secrets = self.vault.open(bound(connector), connector.sealed)
+        if self.opened is not None:
+            self.opened(secrets.values())
+        return secrets
 
     def open_config(self, connector: Connector, route: Route) -> Config:
         """The connector's configuration with its secrets, for a plugin's eyes."""
@@ -241,9 +250,11 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
     """
     try:
         yield
-    except MooringError:
+    except (MooringError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001  a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything, SystemExit and the panics of extensions too
+        if _is_cancellation(error):
+            raise
         trace = error.__traceback__
         while trace and trace.tb_next:
             trace = trace.tb_next
@@ -254,6 +265,13 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
     raise BrokenPlugin(
         f"the plugin {route.type.name!r} of {route.distribution} failed in {hook}: {reason}; report it to its author"
     ) from None
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(cancelled) is not None
+    return isinstance(error, cancelled)
 
 
 def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:

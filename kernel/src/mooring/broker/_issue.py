@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import anyio
@@ -10,8 +11,17 @@ import msgspec
 
 from mooring.broker._desk import Desk, Target, checked, doing, guard, within
 from mooring.cache import Key
-from mooring.credentials import Credentials, Issued
-from mooring.errors import ConfigError, InvalidConfig, LongLived, MooringError, NotNarrowed
+from mooring.credentials import Credentials, Issued, restore, reveal
+from mooring.errors import (
+    BrokenPlugin,
+    ConfigError,
+    InvalidConfig,
+    LongLived,
+    MooringError,
+    NotNarrowed,
+    Overdue,
+    Rejected,
+)
 from mooring.events import CredentialsIssued, IssueFailed
 from mooring.hookspecs import CredentialRequest, Explanation
 from mooring.registry import Route
@@ -20,6 +30,10 @@ from mooring.types import ACCESSES, Access, AuthMethod, Connector
 SYNC_SECONDS = 0.5
 """How old our view of the store may be: another process's change takes effect within a second."""
 MAX_REMEMBERED = 10_000
+WAIT_LONGER = timedelta(seconds=1)
+"""How much longer than one call's budget a caller waits who found another's call under way."""
+EXPIRY_SLACK = timedelta(minutes=5)
+"""By how much the end of credentials may lie beyond the longest life that the auth method declares."""
 
 
 class Wish(NamedTuple):
@@ -83,7 +97,14 @@ class Issuer:
             made = await self._make(connector, route, key, consumer)
             return made
 
-        issued = await desk.cache.get(key, make)
+        try:
+            with within(desk.budgets.issue + WAIT_LONGER, "the vendor's answer, to us or to who asked before us,"):
+                issued = await desk.cache.get(key, make)
+        except Overdue:
+            older = desk.cache.valid(key)
+            if older is None:
+                raise
+            issued = older
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
@@ -144,7 +165,7 @@ class Issuer:
             with doing("issue", connector, key.resource_id):
                 asked_at = desk.clock.now()
                 credentials = await self._ask(connector, route, _request(connector, key, consumer))
-                _enforce(connector, route, key, credentials)
+                _enforce(connector, route, key, credentials, desk.clock.now())
         except MooringError as error:
             desk.bus.publish(
                 IssueFailed(
@@ -187,9 +208,21 @@ class Issuer:
         with within(self._desk.budgets.issue, "the vendor's answer"):
             async with self._desk.session(connector, route, request.consumer) as session:
                 with guard(route, "issue_credentials"):
-                    credentials = await route.issue_credentials(session, request)
-                    return checked(route, "issue_credentials", credentials, Credentials)
+                    issued = await route.issue_credentials(session, request)
+                    return _sound(route, checked(route, "issue_credentials", issued, Credentials))
         raise AssertionError  # `within` has raised
+
+
+def _sound(route: Route, credentials: Credentials) -> Credentials:
+    """The credentials with every field of the type that their kind declares, secrets as `Secret`."""
+    ends = credentials.expires_at
+    if ends is None or (isinstance(ends, datetime) and ends.tzinfo is not None):
+        with suppress(ValueError, NotImplementedError, TypeError):
+            return restore(reveal(credentials), route.kinds)
+    raise BrokenPlugin(
+        f"the plugin {route.type.name!r} of {route.distribution} issued {type(credentials).__name__} with a field that "
+        "is not of its type, or of a kind that it does not declare; report it to its author"
+    )
 
 
 def _reply(issued: Issued, consumer: str, note: str | None, *, cached: bool) -> Issued:
@@ -241,7 +274,7 @@ def _span(span: timedelta) -> str:
     return f"{seconds}s"
 
 
-def _enforce(connector: Connector, route: Route, key: Key, credentials: Credentials) -> None:
+def _enforce(connector: Connector, route: Route, key: Key, credentials: Credentials, now: datetime) -> None:
     """Let nothing leave that its plugin says is wider, or lives longer, than the connector allows."""
     narrowable = route.resource_type(key.resource_type).narrowable
     if narrowable and not credentials.narrowed and not connector.allow_unnarrowed:
@@ -249,7 +282,11 @@ def _enforce(connector: Connector, route: Route, key: Key, credentials: Credenti
             f"connector {connector.name!r} cannot confine credentials to {key.resource_id or key.resource_type}; "
             f"if wider ones are acceptable: mooring connector update {connector.name} --allow-unnarrowed"
         )
-    if credentials.expires_at is None and not connector.allow_long_lived:
+    ends, lifetime = credentials.expires_at, route.auth_method(connector.auth_method).lifetime
+    if ends is not None and ends <= now:
+        raise Rejected(f"the vendor gave connector {connector.name!r} credentials that have ended; check both clocks")
+    endless = ends is None or (lifetime is not None and ends - now > lifetime.maximum + EXPIRY_SLACK)
+    if endless and not connector.allow_long_lived:
         raise LongLived(
             f"connector {connector.name!r} can only hand out credentials without an end here; "
             f"if that is wanted: mooring connector update {connector.name} --allow-long-lived"

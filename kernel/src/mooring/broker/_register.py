@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -13,7 +12,7 @@ import msgspec
 
 from mooring.broker._desk import Desk, bound, checked, doing, guard, within
 from mooring.broker._verify import verify
-from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod, VaultError
+from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest
 from mooring.registry import Route
@@ -21,6 +20,7 @@ from mooring.types import AuthMethod, Config, Connector, build_config, instant, 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL_LENGTH = 256
+LONGEST_SPAN = timedelta(days=3653)
 
 
 class Changes(TypedDict, total=False):
@@ -47,6 +47,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
     """Store the draft with its configuration, verified first unless told not to."""
     _check_name(draft.name)
     _check_labels(draft.labels)
+    _check_spans(draft)
     if (known := await desk.store.find(draft.name)) and known.name == draft.name:
         raise NameTaken(f"a connector named {draft.name!r} exists already; choose another name, or update it")
     with doing("register", draft, draft.resource_id):
@@ -54,8 +55,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
         settings, secrets = split_config(_config(method, values))
-        with suppress(*(() if secrets else (VaultError,))):  # without secrets only the shared cache has use for a key
-            await desk.prepare_to_seal()
+        await desk.prepare_to_seal()
         connector = msgspec.structs.replace(
             draft,
             id=str(uuid.uuid4()),
@@ -85,6 +85,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         labels: dict[str, str | None] = {**connector.labels, **changes.get("labels", {})}
         draft = msgspec.structs.replace(draft, labels={k: v for k, v in labels.items() if v is not None})
         _check_labels(draft.labels)
+        _check_spans(draft)
         method = route.auth_method(changes.get("auth_method", connector.auth_method))
         desk.permit(method)
         secrets = None
@@ -175,6 +176,15 @@ def _check_labels(labels: Mapping[str, str]) -> None:
             raise InvalidConfig(
                 f"a label's key and value are printable and at most {LABEL_LENGTH} characters", field="labels"
             )
+
+
+def _check_spans(connector: Connector) -> None:
+    """Spans that are spans, and that no instant overflows with."""
+    if not isinstance(connector.expires_skew, timedelta) or not timedelta(0) <= connector.expires_skew <= LONGEST_SPAN:
+        raise InvalidConfig("expires_skew is a timedelta from nothing to ten years", field="expires_skew")
+    ttl = connector.ttl
+    if ttl is not None and (not isinstance(ttl, timedelta) or not timedelta(0) < ttl <= LONGEST_SPAN):
+        raise InvalidConfig("ttl is a timedelta longer than nothing, and at most ten years", field="ttl")
 
 
 def _about(connector: Connector) -> dict[str, str]:
