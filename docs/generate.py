@@ -131,7 +131,8 @@ def cli() -> Iterator[str]:
     yield "# Commands"
     yield (
         "Data goes to stdout, everything else to stderr. Options are accepted with dashes and underscores. `--debug`, "
-        "before or after the command's name, shows the traceback of an error, with secrets masked."
+        "before or after the command's name, shows what was being done when an error came, and its traceback, with "
+        "secrets masked."
     )
     app = make_app()
     context = click.Context(app, info_name="mooring", obj=None)
@@ -280,12 +281,21 @@ def settings() -> Iterator[str]:
     debug = next(one for one in make_app().params if isinstance(one, click.Option) and one.envvar)
     yield "For the command line alone:"
     more = [(f"`{debug.envvar}`", "The same as `--debug`."), ("`NO_COLOR`", "No colour, whatever its value.")]
-    more.append(
-        ("`COLUMNS`", "How wide tables are, where stdout is no terminal; as wide as they need to be, if unset.")
+    wide = (
+        "How wide tables are, in a pipe too. Unset, a pipe gets them as wide as they need to be, with nothing cut or "
+        "wrapped, and a terminal in its own width."
     )
+    more.append(("`MOORING_COLUMNS`", wide))
+    more.append(("`COLUMNS`", "How wide a terminal is. Counts on a terminal alone."))
     yield table(("Variable", "Meaning"), more)
     yield "## Files"
-    yield "In the home folder, which is made for its owner alone (mode 0700):"
+    yield "The home folder is `MOORING_HOME`, or if that is unset:"
+    yield table(("System", "Home folder"), [
+        ("Linux", "`~/.local/share/mooring`; with `XDG_DATA_HOME`, the folder `mooring` in that"),
+        ("macOS", "`~/Library/Application Support/mooring`"),
+        ("Windows", "`%LOCALAPPDATA%\\mooring`"),
+    ])  # fmt: skip
+    yield "`mooring doctor` names it. It is made for its owner alone (mode 0700), and holds:"
     yield table(("File", "What it is"), [
         ("`mooring.db`", "Connectors, their secrets sealed: SQLite, in WAL mode; at times two more lie beside it"),
         ("`master.key`", "The master keys, where `MOORING_MASTER_KEY` is not set. Made with the first secret."),

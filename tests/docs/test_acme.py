@@ -1,6 +1,7 @@
 """The example plugin of the documentation does what its pages say."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,6 +96,24 @@ def test_is_found_when_installed(
     assert [one["id"] for one in reply["resources"][0]["resources"]] == ["raw-data", "reports"]
     issued = mooring("issue", "work", "--resource-id", "reports")
     assert issued["credentials"]["token"] in acme_cloud.tokens
+
+
+def test_the_little_server_says_where_it_is_and_refuses_what_is_not_right(pages: Any) -> None:
+    command = [sys.executable, str(pages.docs / "examples" / "mooring_acme" / "serve.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url, key = (server.stdout.readline().strip().partition("=")[2] for _ in range(2))
+        headers = {"authorization": f"Bearer {key}"}
+        good = {"bucket": "reports", "access": "read", "seconds": 60}
+        assert httpx.post(f"{url}/tokens", headers=headers, json=good).status_code == 201
+        bad = ({"seconds": "60"}, {"seconds": True}, {"seconds": 0}, {"access": "own"}, {"more": 1}, {"bucket": 1})
+        for wrong in bad:
+            assert httpx.post(f"{url}/tokens", headers=headers, json=good | wrong).status_code == 400
+        assert httpx.post(f"{url}/tokens", headers=headers, content=b"{").status_code == 400
+        assert httpx.post(f"{url}/tokens", json=good).status_code == 401
+        assert httpx.get(f"{url}/buckets", headers={"authorization": "Bearer x"}).status_code == 401
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 0
 
 
 def test_type_checks_strictly(pages: Any) -> None:

@@ -65,7 +65,10 @@ class Acme:
 
     @m.hookimpl
     def canonical(self, resource_type: str, text: str) -> str:
-        return text.removeprefix("acme://")
+        if "?" in text:
+            raise m.InvalidConfig(f"not an id of {resource_type}; write NAME or acme://NAME", field="resource_id")
+        name = text.removeprefix("acme://")
+        return f"{name.rstrip('/')}/" if "/" in name else name
 
     @m.hookimpl
     @asynccontextmanager

@@ -55,6 +55,21 @@ def test_every_command_has_help(cli, group) -> None:
         assert "Usage: mooring" in cli(group, command, "-h").stdout
 
 
+@pytest.mark.parametrize("arguments", [(), ("service-connector",), ("connector",)])
+def test_without_arguments_the_help_is_shown(cli, arguments) -> None:
+    assert cli(*arguments, code=2).stderr == cli(*arguments, "--help").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["version", "connector list-types", "--help"])
+def test_a_full_disk_is_said(acme, home, arguments) -> None:
+    command = f"{shlex.quote(sys.executable)} -m mooring {arguments} > /dev/full"
+    for columns in ("", "80"):
+        environment = os.environ | {"MOORING_COLUMNS": columns}
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (1, "Error: stdout cannot be written: No space left on device\n")
+
+
 def test_unknown_commands_and_options_suggest(cli) -> None:
     assert cli("conector", "list", code=2).stderr.startswith("Error: no command 'conector'; did you mean 'connector'?")
     assert "did you mean 'list'?" in cli("connector", "lisst", code=2).stderr
@@ -127,6 +142,26 @@ def test_tables_fit_a_given_width(cli, registered, monkeypatch: pytest.MonkeyPat
         assert "\x1b" not in text
     short = re.search(r"\b[0-9a-f]{8}\b", cli("connector", "list").stdout)[0]
     assert json.loads(cli("connector", "describe", short, "-o", "json").stdout)["name"] == "one"
+
+
+def test_narrow_tables_break_no_name(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, owner = "a-connector-with-a-rather-long-name", "somebody@some-machine.example"
+    add = ("connector", "register", name, "-t", "acme", "-a", "key", "--token=-", "--owner", owner, "-l", "team=ml")
+    cli(*add, "--no-verify", input="s3cret")
+    wide = cli("connector", "list-resources").stdout
+    assert "CONNECTOR NAME" in wide
+    assert "EXPIRES IN" in cli("connector", "list").stdout
+    for columns in ("60", "80"):
+        monkeypatch.setenv("MOORING_COLUMNS", columns)
+        text = cli("connector", "list").stdout
+        assert "EXPIRES" not in text
+        assert max(map(len, text.splitlines())) <= int(columns), text
+        for word in (name, owner, "acme-bucket", "acme-account", "<multiple>", "team=ml"):
+            assert word in text, text
+        text = cli("connector", "list-resources").stdout
+        assert "CONNECTOR" not in text
+        for word in (name, "acme-bucket", "acme-account", "second", "4711"):
+            assert word in text, text
 
 
 def test_a_pipe_gets_whole_ids_and_no_control_characters(cli) -> None:

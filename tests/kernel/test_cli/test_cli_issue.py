@@ -35,6 +35,16 @@ def test_issue_prints_credentials_and_the_facts_about_them(cli, registered) -> N
 def test_issue_says_what_was_clamped(cli, registered) -> None:
     data = yaml.safe_load(cli("issue", "one", *FIRST, "--ttl", "2d", "--format", "yaml").stdout)
     assert data["clamped"] == ["the ttl of 48h was shortened to 12h, the bound of key"]
+    result = cli("issue", "one", *FIRST, "--ttl", "2d", "--format", "env")
+    assert result.stderr == "Note: the ttl of 48h was shortened to 12h, the bound of key.\n"
+    assert result.stdout.startswith("ACME_USER=")
+
+
+def test_issue_says_when_an_object_was_taken_as_a_prefix(cli, registered) -> None:
+    note = "Note: taken as the prefix first/model.json/; a single object cannot be named.\n"
+    for given in ("acme://first/model.json", "first/model.json"):
+        assert cli("issue", "one", "-r", "acme-bucket", "-i", given).stderr == note
+    assert cli("issue", "one", "-r", "acme-bucket", "-i", "acme://first/models/").stderr == ""
 
 
 def test_issue_in_the_plugins_formats(cli, registered) -> None:

@@ -67,6 +67,34 @@ def test_filters(cli) -> None:
     assert "did you mean 'one'?" in cli("connector", "list-resources", "-n", "onee", code=2).stderr
 
 
+def test_an_id_of_no_form_is_an_error_and_nothing_found_is_said(cli) -> None:
+    listing = ("connector", "list-resources")
+    assert "There is no connector; to make one" in cli(*listing).stderr
+    add(cli, "one")
+    result = cli(*listing, "-i", "bad??", code=2)
+    assert result.stdout == ""
+    assert result.stderr == "Error: no resource type has ids of this form; acme-bucket: NAME or acme://NAME\n"
+    assert cli(*listing, "-r", "acme-bucket", "-i", "bad??", code=2).stderr.startswith(
+        "Error: not an id of acme-bucket"
+    )
+    assert cli(*listing, "-i", "unheard").stderr == "Nothing was found.\n"
+    add(cli, "data", "-r", "acme-bucket")
+    assert cli(*listing, "-n", "data", "-i", "bad??", code=2).stderr.startswith("Error: not an id of acme-bucket")
+
+
+def test_a_connector_that_was_named_and_left_out_is_told_why(cli) -> None:
+    listing = ("connector", "list-resources", "-r", "acme-account")
+    add(cli, "one", "-l", "team=ml")
+    add(cli, "data", "-r", "acme-bucket")
+    why = "connector 'data' is scoped to 'acme-bucket' and does not reach 'acme-account'"
+    assert cli(*listing, "-n", "data", code=2).stderr == f"Error: {why}\n"
+    result = cli(*listing, "-n", "data", "-n", "one")
+    assert result.stderr == f"Note: {why}.\n"
+    assert "4711" in result.stdout
+    assert "does not have the label 'team' = 'ops'" in cli(*listing, "-n", "one", "-l", "team=ops", code=2).stderr
+    assert cli(*listing, "-l", "team=ops").stderr == "No connector matches.\n"
+
+
 def test_verify_shows_who_and_what(cli, registered) -> None:
     result = cli("connector", "verify", "one")
     assert "accepted as  robot" in result.stdout
@@ -77,7 +105,9 @@ def test_verify_shows_who_and_what(cli, registered) -> None:
     assert "resources" not in data
     assert "second" not in cli("connector", "verify", "one", "-r", "acme-bucket", "-i", "first").stdout
     cli("connector", "update", "one", "--mode=deny", "--no-verify")
-    assert "connector: one" in cli("connector", "verify", "one", code=4).stderr
+    assert cli("connector", "verify", "one", code=4).stderr == "Error: acme does not accept the token; give another\n"
+    shown = cli("connector", "verify", "one", "--debug", code=4).stderr.splitlines()
+    assert shown[-1] == "Where: verb verify, connector one, type acme"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

@@ -4,8 +4,8 @@ import base64
 import json
 import os
 import pty
-import signal
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +149,8 @@ def test_on_a_terminal_secrets_are_asked_for_and_not_shown(cli) -> None:
     assert "token (the token):" in shown
     assert "h1dden" not in shown
     assert "h1dden" in cli("connector", "describe", "one", "-x").stdout
+    code, shown = terminal("connector", "register", "two", "-t", "acme", "-a", "role")
+    assert (code, "field 'role' is required" in shown, "token" in shown) == (2, True, False), shown  # nothing was asked
     code, shown = terminal("connector", "list-resources")
     assert code == 0
     assert "second" in shown
@@ -183,3 +185,6 @@ def test_completion_names_commands_types_and_connectors(cli, registered) -> None
     for command in ("connector describe", "connector update", "connector delete", "issue"):
         assert complete(f"mooring {command} o") == ["one"]
     assert complete("mooring connector describe x") == []
+    assert complete("mooring issue one -r acme-") == ["acme-account", "acme-bucket"]
+    assert complete("mooring connector register -t acme -a ") == ["key", "role"]
+    assert {"json", "yaml", "env"} <= set(complete("mooring issue one --format "))

@@ -55,6 +55,13 @@ def test_a_filter_that_names_nothing_suggests(cli, fleet) -> None:
     assert "did you mean 'role'?" in cli("connector", "list", "-a", "rol", code=2).stderr
 
 
+def test_an_id_of_no_form_is_an_error(cli, fleet) -> None:
+    result = cli("connector", "list", "-i", "bad??", code=2)
+    assert result.stderr.startswith("Error: no resource type has ids of this form; acme-bucket: NAME or acme://NAME")
+    assert cli("connector", "list", "-r", "acme-bucket", "-i", "bad??", code=2).stderr.startswith("Error: not an id of")
+    assert cli("connector", "list", "-n", "prod-b", "-i", "unheard").stderr == "No connector matches.\n"
+
+
 def test_an_empty_store_is_no_error(cli) -> None:
     result = cli("connector", "list", "-o", "json")
     assert result.stdout == "[]\n"
@@ -129,7 +136,7 @@ def test_update_asks_the_vendor_only_if_it_matters(cli, registered) -> None:
         (("one", "--remove", "prt"), "there is no field 'prt' to remove; did you mean 'port'?"),
         (("one", "--remove", "token"), "field 'token' is required"),
         (("one", "--role", "r"), "--role is a field of the auth method 'role'"),
-        (("one", "two", "--port=80"), "1 arguments too many"),
+        (("one", "two", "--port=80"), "1 argument too many"),
         (("one", "--resource-type", "acme-bukket"), "did you mean 'acme-bucket'?"),
     ],
 )
@@ -137,6 +144,12 @@ def test_update_says_what_is_wrong(cli, registered, arguments, says) -> None:
     before = described(cli)
     assert says in cli("connector", "update", *arguments, code=2).stderr
     assert described(cli) == before
+
+
+def test_update_says_that_it_renames(cli, registered) -> None:
+    assert cli("connector", "update", "one", "--name=two").stderr == "Renamed 'one' to 'two'.\n"
+    result = cli("connector", "update", "two", "--name=one", "--description=text")
+    assert result.stderr == "Renamed 'two' to 'one' and updated it.\n"
 
 
 def test_delete(cli, registered) -> None:

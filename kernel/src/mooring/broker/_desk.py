@@ -116,7 +116,7 @@ class Desk:
         self.vault.make_key()
 
     def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
-        """The connector with these secrets, sealed for it as it is: see `bound`. Without secrets the seal binds no less."""
+        """The connector with these secrets, sealed for it as it is (see `bound`); without secrets it binds no less."""
         return msgspec.structs.replace(connector, sealed=self.vault.seal(bound(connector), secrets))
 
     def open(self, connector: Connector) -> dict[str, Secret]:
@@ -126,9 +126,7 @@ class Desk:
             WrongKey, Tampered: they cannot be opened, or the record was altered around them.
         """
         if connector.sealed is None:
-            raise Tampered(
-                f"connector {connector.name!r} has lost its seal; restore it from a backup or register it again"
-            )
+            raise Tampered(f"connector {connector.name!r} has lost its seal; restore a backup or register it again")
         secrets = self.vault.open(bound(connector), connector.sealed)
         if self.opened is not None:
             self.opened(secrets.values())

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mooring.cli._output import say
-from mooring.errors import MooringError
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -20,7 +19,7 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     """Do work with a broker.
 
     Args:
-        run: learns the secrets that an error could quote.
+        run: its mask learns each connector's secrets before a plugin gets them.
         work: called in an event loop of its own.
         alone: without system plugins, unless the store or the master key come from one: for calls that must be quick.
 
@@ -35,28 +34,12 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     needed = any("://" in (place or "") for place in (settings.store, settings.master_key))
 
     async def main() -> T:
-        async with open_broker(settings=settings, system_plugins=() if alone and not needed else None) as broker:
-            try:
-                return await work(broker)
-            except Exception as error:
-                await _learn(run, broker, error)
-                raise
+        options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
+        async with open_broker(**options, system_plugins=() if alone and not needed else None) as broker:
+            return await work(broker)
 
     with _quiet(run):
         return anyio.run(main)
-
-
-async def _learn(run: Run, broker: Broker, error: Exception) -> None:
-    """Know what to mask: the secrets of the connector that it is about, or in a traceback those of all."""
-    try:
-        if run.debug:
-            names = [one.id for one in await broker.list()]
-        else:
-            names = [error.where["connector"]] if isinstance(error, MooringError) and "connector" in error.where else []
-    except MooringError:
-        return  # the store itself is what failed
-    for name in names:
-        await run.learn(broker, name)
 
 
 @contextmanager
@@ -78,9 +61,11 @@ def _quiet(run: Run) -> Generator[None, None, None]:
     handler = Shown(logging.WARNING)
     before = threading.excepthook, sys.unraisablehook
     logging.getLogger().addHandler(handler)
+    logging.captureWarnings(capture=True)
     threading.excepthook = sys.unraisablehook = failed
     try:
         yield
     finally:
+        logging.captureWarnings(capture=False)
         logging.getLogger().removeHandler(handler)
         threading.excepthook, sys.unraisablehook = before

@@ -10,6 +10,7 @@ from mooring.cli._lazy import command
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
+    from mooring.registry import Route
 
 
 @command("completion")
@@ -33,6 +34,36 @@ def complete_type(_ctx: click.Context, _param: click.Parameter, incomplete: str)
     from mooring.registry import Registry
 
     return [name for name in Registry().names() if name.startswith(incomplete)]
+
+
+def _routes(ctx: click.Context) -> list[Route]:
+    """The connector type that stands on the line, or all."""
+    from mooring.errors import MooringError
+    from mooring.registry import Registry
+
+    named = ctx.params.get("type_") or ctx.params.get("connector_type")
+    try:
+        return [Registry().route(named)] if named else Registry().routes()
+    except MooringError:
+        return []
+
+
+def complete_resource_type(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Resource types, of the connector type on the line if there is one."""
+    names = {kind.name for route in _routes(ctx) for kind in route.type.resource_types}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_auth_method(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Auth methods, of the connector type on the line if there is one."""
+    names = {method.name for route in _routes(ctx) for method in route.type.auth_methods}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_format(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Formats of `issue`, of any plugin."""
+    names = {"json", "yaml"}.union(*(route.type.formats for route in _routes(ctx)))
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def complete_connector(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -17,7 +17,7 @@ from mooring.cli._broker import with_broker
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import command
 from mooring.cli._output import Bad, Table, emit, output_option, say
-from mooring.cli._values import remaining
+from mooring.cli._values import counted, remaining
 from mooring.errors import MooringError, VaultError
 from mooring.types import Connector, Struct
 
@@ -126,7 +126,10 @@ def _plugins() -> Iterator[Check]:
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
     connectors = await broker.list()
     place = "a plugin's store" if settings.store else str(settings.store_file)
-    checks = [Check(check="store", status="ok", detail=f"{place}, {len(connectors)} connectors"), _clock(connectors)]
+    checks = [
+        Check(check="store", status="ok", detail=f"{place}, {counted(len(connectors), 'connector')}"),
+        _clock(connectors),
+    ]
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
     return [*checks, *await _connectors(run, broker, connectors)]
@@ -140,7 +143,8 @@ def _clock(connectors: list[Connector]) -> Check:
     if ahead > CLOCK_TOLERANCE:
         minutes = ahead.total_seconds() / 60
         detail = (
-            f"{minutes:.0f} minutes behind what is stored; set it, or vendors will refuse requests and expiry is wrong"
+            f"{counted(round(minutes), 'minute')} behind what is stored; "
+            "set it, or vendors will refuse requests and expiry is wrong"
         )
         return Check(check="clock", status="fail", detail=detail)
     detail = "not behind what is stored; a vendor that finds it wrong says so below"
@@ -157,7 +161,7 @@ async def _connectors(run: Run, broker: Broker, connectors: list[Connector]) -> 
         async with limiter:
             found[connector.id] = await _connector(run, broker, connector)
         if sys.stderr.isatty():
-            say(f"{len(found)} of {len(connectors)} connectors asked: {connector.name}")
+            say(f"{len(found)} of {counted(len(connectors), 'connector')} asked: {connector.name}")
 
     async with anyio.create_task_group() as tasks:
         for connector in connectors:
@@ -170,7 +174,6 @@ async def _connector(run: Run, broker: Broker, connector: Connector) -> Check:
     try:
         identity = await broker.verify(connector.id)
     except MooringError as error:
-        await run.learn(broker, connector.id)
         return Check(check=name, status="fail", detail=run.mask(error.message))
     left = remaining(connector.expires_at, connector.expires_skew)
     detail = f"accepted as {identity.subject}" + (f"; its credentials end in {left}" if left else "")

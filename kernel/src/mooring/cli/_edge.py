@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,8 @@ from mooring.cli._masking import Masking
 from mooring.cli._output import say
 from mooring.errors import ConfigError, MooringError, PluginError, StoreError, VaultError, VendorError
 
-if TYPE_CHECKING:
-    from mooring.broker import Broker
-
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write fails with. That of a store or a key is their room's error; a file that is open already is stdout."""
 UNEXPECTED, USAGE, FAILED, INTERRUPTED = 1, 2, 7, 130
 CODES: tuple[tuple[type[MooringError], int], ...] = (
     (ConfigError, USAGE),
@@ -44,16 +43,10 @@ class Run:
         self.debug = False
         self.mask = Masking()
 
-    async def learn(self, broker: Broker, connector: str) -> None:
-        """Mask the secrets of a connector from now on, if they can be opened."""
-        with suppress(MooringError):  # what we cannot open, nobody has shown
-            self.mask.learn(*(await broker.secrets(connector)).values())
-
     def told(self, error: MooringError) -> str:
-        """An error in one line: the message, and where it happened unless the message says so."""
-        where = [f"{key}: {value}" for key, value in error.where.items() if value not in error.message]
+        """An error in one line."""
         after = f"; try again in {error.retry_after.total_seconds():g} s" if error.retry_after else ""
-        return self.mask(error.message + after + (f" [{', '.join(where)}]" if where else ""))
+        return self.mask(error.message + after)
 
     def trace(self, error: BaseException) -> None:
         """Show a traceback, without local variables, masked."""
@@ -70,14 +63,18 @@ def guarded(run: Run, work: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001  this is the edge
-        return _report(run, error)
+    except BaseException as error:  # noqa: BLE001  this is the edge; SystemExit may hold a text too, which is not shown
+        code = error.code if isinstance(error, SystemExit) else None
+        return code if isinstance(code, int) else _report(run, error)
     return code if isinstance(code, int) else 0
 
 
 def _report(run: Run, error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        click.echo(error.format_message(), err=True)
+        return USAGE
     if isinstance(error, click.ClickException):
         say(f"Error: {run.mask(_usage(error))}")
         return error.exit_code
@@ -85,7 +82,12 @@ def _report(run: Run, error: BaseException) -> int:
         run.trace(error)
     if isinstance(error, MooringError):
         say(f"Error: {run.told(error)}")
+        if run.debug and error.where:
+            say(run.mask(f"Where: {', '.join(f'{key} {value}' for key, value in error.where.items())}"))
         return next((code for kind, code in CODES if isinstance(error, kind)), UNEXPECTED)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
+        say(f"Error: stdout cannot be written: {error.strerror}")
+        return UNEXPECTED
     again = "" if run.debug else "; run again with --debug"  # its message may quote a secret
     say(f"Error: unexpected: {type(error).__name__}{again}")
     return UNEXPECTED

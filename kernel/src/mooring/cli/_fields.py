@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,6 +86,25 @@ def _field(option: str, fields: Fields, options: Iterable[str]) -> tuple[ConfigF
     near = suggest(option.replace("_", "-"), [*written, *options])
     near = f"{near} " if near.startswith("did") else ""
     raise InvalidConfig(f"no such option or field: {option}; {near}see: {fields.about}", field=name)
+
+
+def check_required(fields: Fields, given: Given) -> None:
+    """Refuse to go on without a field that nobody will ask for, before anything is asked.
+
+    Raises:
+        InvalidConfig: names all that are missing.
+    """
+    had = {field.name for field, _ in given}
+    asked = sys.stdin.isatty()
+    missing = [
+        name
+        for name, field in fields.by_name.items()
+        if field.required and name not in had and not (field.secret and asked)
+    ]
+    if missing:
+        names = ", ".join(map(repr, missing))
+        what = f"field {names} is required" if len(missing) == 1 else f"the fields {names} are required"
+        raise InvalidConfig(f"{what}; see: {fields.about}", field=missing[0])
 
 
 def values(given: Given, source: Source, mask: Masking) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector
+from mooring.cli._completion import complete_connector, complete_format, complete_resource_type
 from mooring.cli._edge import Run
 from mooring.cli._lazy import command
 from mooring.cli._output import Table, Title, emit, encoded, output_option, say
@@ -34,11 +34,37 @@ PLAIN = ("json", "yaml")
 def _wish(command: F) -> F:
     """The arguments that say what is wanted."""
     for option in (
-        click.option("--consumer", metavar="NAME", help="Who gets them; you, unless given."),
-        click.option("--access", type=click.Choice(ACCESSES), default="read", show_default=True, help="To do what."),
-        click.option("--ttl", metavar="DURATION", callback=to_span, help="For how long: 15m, 1h30m, 900."),
-        click.option("-i", "--resource-id", metavar="ID", help="The resource, in any of its accepted forms."),
-        click.option("-r", "--resource-type", metavar="TYPE", help="Its type."),
+        click.option(
+            "--consumer",
+            metavar="NAME",
+            help="Who gets the credentials, for the record; you and this machine, unless given.",
+        ),
+        click.option(
+            "--access",
+            type=click.Choice(ACCESSES),
+            default="read",
+            show_default=True,
+            help="What may be done; each includes the one before.",
+        ),
+        click.option(
+            "--ttl",
+            metavar="DURATION",
+            callback=to_span,
+            help="How long they shall live: 15m, 1h30m, or seconds; the connector's default, unless given.",
+        ),
+        click.option(
+            "-i",
+            "--resource-id",
+            metavar="ID",
+            help="The resource, in any form that describe-type lists, such as s3://bucket/prefix/.",
+        ),
+        click.option(
+            "-r",
+            "--resource-type",
+            metavar="TYPE",
+            shell_complete=complete_resource_type,
+            help="The resource's type, such as s3-bucket.",
+        ),
         click.argument("name", shell_complete=complete_connector),
     ):
         command = option(command)
@@ -48,6 +74,7 @@ def _wish(command: F) -> F:
 @command("issue")
 @_wish
 @click.option("-f", "-o", "--format", "--output", "format", default="json", metavar="FORMAT",
+              shell_complete=complete_format,
               help="json, yaml, or one that describe-type lists: env, credential-process, ...")  # fmt: skip
 @click.pass_obj
 def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, **wish: Any) -> None:
@@ -59,11 +86,23 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
 
     issued, text = with_broker(run, work, alone=True)
     click.echo(text.rstrip("\n"))
-    if sys.stderr.isatty():
+    if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")
-        if not issued.narrowed:
-            say("Note: these credentials reach more than the resource.")
+    if sys.stderr.isatty() and not issued.narrowed:
+        say("Note: these credentials reach more than the resource.")
+    if _widened(wish["resource_id"], issued.resource_id):
+        say(f"Note: taken as the prefix {issued.resource_id}; a single object cannot be named.")
+
+
+def _widened(given: str | None, canonical: str | None) -> bool:
+    """Whether what may have been meant as one object was taken as a prefix: a path that has got a slash at its end.
+
+    >>> _widened("s3://b/k/a.json", "s3://b/k/a.json/"), _widened("b/k/", "s3://b/k/"), _widened("s3://b", "s3://b/")
+    (True, False, False)
+    """
+    path = (given or "").rpartition(":")[2].lstrip("/")
+    return "/" in path and f"/{canonical}".endswith(f"/{path}/")
 
 
 def _written(registry: Registry, issued: Issued, format: str) -> str:

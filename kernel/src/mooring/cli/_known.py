@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from mooring.errors import UnknownAuthMethod, UnsupportedResource, suggest
-from mooring.registry import Registry
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mooring.errors import InvalidConfig, MooringError, UnknownAuthMethod, UnsupportedResource, suggest
+from mooring.registry import Registry, Route
+from mooring.types import ResourceType
+
+if TYPE_CHECKING:
+    from mooring.types import Connector
 
 
 def check_known(
@@ -27,3 +35,66 @@ def check_known(
             raise UnknownAuthMethod(
                 f"no installed connector type has the auth method {auth_method!r}; {suggest(auth_method, methods)}"
             )
+
+
+def check_id(routes: Sequence[Route], resource_types: Collection[str | None], text: str) -> None:
+    """Refuse the id of a resource that no resource type takes.
+
+    Args:
+        routes: whose types count.
+        resource_types: the only ones that count; all, if None is among them.
+        text: the id as it was written.
+
+    Raises:
+        InvalidConfig: that of the resource type; with several, one that says their forms.
+    """
+    refusals: dict[str, InvalidConfig] = {}
+    forms: dict[str, Sequence[str]] = {}
+    for route in routes:
+        for kind in route.type.resource_types:
+            if None in resource_types or kind.name in resource_types:
+                if (refusal := _refusal(route, kind, text)) is None:
+                    return
+                refusals[kind.name], forms[kind.name] = refusal, kind.formats
+    if len(refusals) == 1:
+        raise next(iter(refusals.values()))
+    if refusals:
+        raise InvalidConfig(f"no resource type has ids of this form; {_told(forms)}", field="resource_id")
+
+
+def _refusal(route: Route, kind: ResourceType, text: str) -> InvalidConfig | None:
+    try:
+        route.canonical(kind.name, text)
+    except InvalidConfig as error:
+        return error
+    except Exception:  # noqa: BLE001  a broken plugin's; the broker says so when it asks
+        return None
+    return None
+
+
+def _told(forms: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{name}: {' or '.join(some)}" for name, some in forms.items() if some) or "see describe-type"
+
+
+def connectors_routes(registry: Registry, connectors: Sequence[Connector]) -> list[Route]:
+    """The plugins of connectors; not those that are missing or broken."""
+    routes = []
+    for name in dict.fromkeys(one.type for one in connectors):
+        with suppress(MooringError):
+            routes.append(registry.route(name))
+    return routes
+
+
+def left_out(
+    connector: Connector, *, type: str | None, resource_type: str | None, labels: Mapping[str, str | None]
+) -> str:
+    """Why the filters leave a connector out that was named."""
+    if type not in (None, connector.type):
+        return f"connector {connector.name!r} is of the type {connector.type!r}, not {type!r}"
+    for key, value in labels.items():
+        if key not in connector.labels or value not in (None, connector.labels[key]):
+            return f"connector {connector.name!r} does not have the label {key!r}" + (f" = {value!r}" if value else "")
+    if connector.resource_type:
+        scope = connector.resource_type
+        return f"connector {connector.name!r} is scoped to {scope!r} and does not reach {resource_type!r}"
+    return f"connector {connector.name!r} ({connector.type}, {connector.auth_method}) does not reach {resource_type!r}"

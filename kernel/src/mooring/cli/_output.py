@@ -20,9 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHORT_ID = 8
 """How much of a connector's id names it (see `Store.find`)."""
 GAP = "  "
-NARROWEST = 6
-"""A column is never made narrower than this, however narrow the terminal is."""
 MISSING = "-"
+NO_CONNECTOR = "There is no connector; to make one: mooring connector register"
 
 
 class Bad(str):
@@ -36,6 +35,8 @@ class Table(NamedTuple):
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Sequence[str]]]
+    short: Sequence[str] = ()
+    """The columns' names where width is scarce; the same ones, if empty."""
 
 
 class Title(str):
@@ -110,54 +111,23 @@ def _draw(view: Sequence[Table | str]) -> None:
         elif bound is None:
             click.echo(_plain(block))
         else:
-            _rich(block, bound)
+            from mooring.cli._bounded import draw
+
+            draw(block, bound)
 
 
 def _plain(table: Table) -> str:
     """Aligned columns as wide as they need to be: nothing is cut, nothing is wrapped."""
     lines = [tuple(table.columns)] if any(table.columns) else []
     for row in table.rows:
-        lines += zip_longest(*(_lines(cell) for cell in row), fillvalue="")
+        lines += zip_longest(*(lines_of(cell) for cell in row), fillvalue="")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         GAP.join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _rich(table: Table, bound: int) -> None:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(box=None, show_header=any(table.columns), pad_edge=False, padding=(0, len(GAP), 0, 0))
-    for column, size in zip(table.columns, _widths(table, bound), strict=True):
-        drawn.add_column(column, overflow="fold", header_style="bold", width=size)
-    for row in table.rows:
-        cells = []
-        for cell in row:
-            parts = [Text(one, style="red" if isinstance(one, Bad) else "") for one in _lines(cell)]
-            cells.append(Text("\n").join(parts))
-        drawn.add_row(*cells)
-    console(sys.stdout).print(drawn)
-
-
-def _widths(table: Table, bound: int) -> list[int]:
-    """Column widths within the bound: the widest give first, at spaces; names are broken only if nothing else helps."""
-    columns = [
-        [name, *(line for row in rows for line in _lines(row))]
-        for name, *rows in zip(table.columns, *table.rows, strict=True)
-    ]
-    widths = [max(map(len, column)) for column in columns]
-    words = [max(len(word) for line in column for word in line.split(" ")) for column in columns]
-    for least in (words, [NARROWEST] * len(words)):
-        while (excess := sum(widths) + len(GAP) * (len(widths) - 1) - bound) > 0:
-            able = [number for number, size in enumerate(widths) if size > least[number]]
-            if not able:
-                break
-            widest = max(able, key=lambda number: widths[number])
-            widths[widest] -= min(excess, max(1, (widths[widest] - least[widest]) // 4))
-    return widths
-
-
-def _lines(cell: str | Sequence[str]) -> list[str]:
+def lines_of(cell: str | Sequence[str]) -> list[str]:
+    """The lines of a cell, printable."""
     texts = [cell] if isinstance(cell, str) else list(cell)
     return [type(text)(printable(text)) for text in texts] or [MISSING]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mooring.types import Connector, Resource
 
 COLUMNS = ("CONNECTOR ID", "CONNECTOR NAME", "CONNECTOR TYPE", "RESOURCE TYPE", "RESOURCE NAMES")
+SHORT = ("ID", "NAME", "TYPE", "RESOURCE TYPE", "RESOURCE NAMES")
 
 
 class Reach:
@@ -30,12 +31,8 @@ class Reach:
 
     async def gather(self, broker: Broker, *, heard: Callable[[], None] = lambda: None, **filters: Any) -> None:
         """Ask, and call `heard` after each reply."""
-        from mooring.broker import Failed
-
         async with broker.discover(**filters) as replies:
             async for reply in replies:
-                if isinstance(reply, Failed) and reply.connector.id not in self.failed:
-                    await self._run.learn(broker, reply.connector.id)
                 self._add(reply)
                 heard()
 
@@ -76,7 +73,7 @@ class Reach:
             about = ("", "", "") if one.id == named else (short(one.id), one.name, one.type)
             named = one.id
             rows.append((*about, group.resource_type or "", group.lines(errors=errors)))
-        return Table(COLUMNS, rows)
+        return Table(COLUMNS, rows, SHORT)
 
 
 class Group:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_type
+from mooring.cli._completion import complete_auth_method, complete_resource_type, complete_type
 from mooring.cli._edge import INTERRUPTED, Run
-from mooring.cli._fields import fields_for, split, values
+from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
 from mooring.cli._output import emit, output_option, say
 from mooring.cli._reach import Reach, progress
 from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
+from mooring.cli._values import counted, to_instant, to_skew, to_span
 from mooring.cli._values import labels as read_labels
-from mooring.cli._values import to_instant, to_skew, to_span
 from mooring.errors import InvalidConfig, UnknownAuthMethod
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, Connector, split_config
@@ -30,8 +30,20 @@ if TYPE_CHECKING:
 @command("register", fields=True)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="The connector type.")
-@click.option("-a", "--auth-method", metavar="METHOD", help="How to authenticate; see describe-type.")
-@click.option("-r", "--resource-type", metavar="TYPE", help="Reach only this resource type.")
+@click.option(
+    "-a",
+    "--auth-method",
+    metavar="METHOD",
+    shell_complete=complete_auth_method,
+    help="How to authenticate; see describe-type.",
+)
+@click.option(
+    "-r",
+    "--resource-type",
+    metavar="TYPE",
+    shell_complete=complete_resource_type,
+    help="Reach only this resource type.",
+)
 @click.option("-i", "--resource-id", metavar="ID", help="Reach only this resource, in any of its accepted forms.")
 @click.option("--auto-configure", is_flag=True, help="Take the configuration from this machine; fields say what.")
 @click.option("--no-verify", is_flag=True, help="Do not ask the vendor whether it accepts the connector.")
@@ -74,6 +86,8 @@ def register(
     fields = fields_for(route, methods)
     positional, given = split(arguments, fields, [option for param in ctx.command.params for option in param.opts])
     name = one_name(positional)
+    if not auto_configure:
+        check_required(fields, given)
     source = Source()
     config = values(given, source, run.mask)
     source.warn()
@@ -117,7 +131,7 @@ def one_name(positional: Sequence[str]) -> str:
     if not positional:
         raise InvalidConfig("the connector's NAME is missing")
     if len(positional) > 1:
-        raise InvalidConfig(f"there are {len(positional) - 1} arguments too many; a field is written --field value")
+        raise InvalidConfig(f"{counted(len(positional) - 1, 'argument')} too many; a field is written --field value")
     return positional[0]
 
 

@@ -9,13 +9,14 @@ import click
 import msgspec
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector, complete_type
+from mooring.cli._completion import complete_connector, complete_resource_type, complete_type
 from mooring.cli._edge import FAILED, INTERRUPTED, Run
-from mooring.cli._known import check_known
+from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
-from mooring.cli._output import Table, emit, output_option, say
+from mooring.cli._output import NO_CONNECTOR, Table, emit, output_option, say
 from mooring.cli._reach import Reach, progress
 from mooring.cli._values import remaining, wanted_labels
+from mooring.errors import UnsupportedResource
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 @command("list-resources")
 @click.option("-c", "--connector-type", metavar="TYPE", shell_complete=complete_type, help="Only such connectors.")
-@click.option("-r", "--resource-type", metavar="TYPE", help="Only resources of this type.")
+@click.option(
+    "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only resources of this type."
+)
 @click.option("-i", "--resource-id", metavar="ID", help="Only this resource, in any of its accepted forms.")
 @click.option(
     "-n",
@@ -56,16 +59,15 @@ def list_resources(
     reach = Reach(run)
 
     async def work(broker: Broker) -> None:
-        chosen = await broker.list(type=connector_type, resource_type=resource_type, labels=wanted_labels(labels))
-        if names:
-            wanted = {(await broker.get(name)).id for name in names}
-            chosen = [one for one in chosen if one.id in wanted]
+        chosen = await _chosen(broker, names, connector_type, resource_type, wanted_labels(labels))
         if not chosen:
-            check_known(broker.registry, type=connector_type, resource_type=resource_type)
-            say("No connector matches; to make one: mooring connector register")
+            say("No connector matches." if await broker.list() else NO_CONNECTOR)
             return
+        if resource_id is not None:
+            kinds = {resource_type} if resource_type else {one.resource_type for one in chosen}
+            check_id(connectors_routes(broker.registry, chosen), kinds, resource_id)
         filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
-        filters["connectors"] = [one.id for one in chosen]
+        filters["connectors"] = chosen
         with progress(reach, len(chosen)) as heard:
             await reach.gather(broker, heard=heard, **filters)
 
@@ -76,6 +78,8 @@ def list_resources(
         interrupted = True
     errors = not exclude_errors
     emit(output, reach.data(errors=errors), reach.table(errors=errors))
+    if not reach.count and (reach.answered or (reach.failed and exclude_errors)):
+        say("Nothing was found.")
     if interrupted:
         say("Interrupted; this is what was found until then.")
         raise click.exceptions.Exit(INTERRUPTED)
@@ -83,9 +87,32 @@ def list_resources(
         raise click.exceptions.Exit(FAILED)
 
 
+async def _chosen(
+    broker: Broker, names: Sequence[str], type: str | None, resource_type: str | None, labels: dict[str, str | None]
+) -> list[Connector]:
+    """The connectors to ask. One that was named and cannot be among them is told why; if none can, that is an error."""
+    found = await broker.list(type=type, resource_type=resource_type, labels=labels)
+    if names:
+        named = {one.id: one for one in [await broker.get(name) for name in names]}
+        found = [one for one in found if one.id in named]
+    if not found:
+        check_known(broker.registry, type=type, resource_type=resource_type)
+    if names and len(found) < len(named):
+        for one in found:
+            del named[one.id]
+        why = [left_out(one, type=type, resource_type=resource_type, labels=labels) for one in named.values()]
+        if not found:
+            raise UnsupportedResource("; ".join(why))
+        for sentence in why:
+            say(f"Note: {sentence}.")
+    return found
+
+
 @command("verify")
 @click.argument("name", shell_complete=complete_connector)
-@click.option("-r", "--resource-type", metavar="TYPE", help="Only for this resource type.")
+@click.option(
+    "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only for this resource type."
+)
 @click.option("-i", "--resource-id", metavar="ID", help="Only for this resource.")
 @click.option("-v", "--verify-only", is_flag=True, help="Do not list what it reaches.")
 @output_option

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector, complete_type
+from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
 from mooring.cli._edge import INTERRUPTED, Run
-from mooring.cli._known import check_known
+from mooring.cli._known import check_id, check_known, connectors_routes
 from mooring.cli._lazy import command
-from mooring.cli._output import Bad, Table, emit, output_option, say, short
+from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import remaining, wanted_labels
 
@@ -29,8 +29,16 @@ COLUMNS = ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EX
 
 @command("list")
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="Of this connector type.")
-@click.option("-a", "--auth-method", metavar="METHOD", help="With this auth method.")
-@click.option("-r", "--resource-type", metavar="TYPE", help="That reach this resource type.")
+@click.option(
+    "-a", "--auth-method", metavar="METHOD", shell_complete=complete_auth_method, help="With this auth method."
+)
+@click.option(
+    "-r",
+    "--resource-type",
+    metavar="TYPE",
+    shell_complete=complete_resource_type,
+    help="That reach this resource type.",
+)
 @click.option(
     "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
 )
@@ -60,13 +68,17 @@ def list_(
         )
         if not found:
             check_known(broker.registry, type=type_, resource_type=resource_type, auth_method=auth_method)
+            if resource_id is not None:
+                registry = broker.registry
+                routes = [registry.route(type_)] if type_ else connectors_routes(registry, await broker.list())
+                check_id(routes, {resource_type}, resource_id)
         return [one for one in found if name is None or fnmatchcase(one.name, name)], broker.registry
 
     found, registry = with_broker(run, work)
     emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
     if not found:
         filtered = type_ or auth_method or resource_type or resource_id or labels or name
-        say("No connector matches." if filtered else "There is no connector; to make one: mooring connector register")
+        say("No connector matches." if filtered else NO_CONNECTOR)
 
 
 def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mooring.cli._completion import complete_type
+from mooring.cli._completion import complete_auth_method, complete_resource_type, complete_type
 from mooring.cli._known import check_known
 from mooring.cli._lazy import command
 from mooring.cli._output import Table, Title, emit, output_option, say
@@ -24,8 +24,20 @@ LINED = ("powers", "formats", "auth_methods")
 
 @command("list-types")
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="Only this type.")
-@click.option("-r", "--resource-type", metavar="TYPE", help="Only types that reach this resource type.")
-@click.option("-a", "--auth-method", metavar="METHOD", help="Only types with this auth method.")
+@click.option(
+    "-r",
+    "--resource-type",
+    metavar="TYPE",
+    shell_complete=complete_resource_type,
+    help="Only types that reach this resource type.",
+)
+@click.option(
+    "-a",
+    "--auth-method",
+    metavar="METHOD",
+    shell_complete=complete_auth_method,
+    help="Only types with this auth method.",
+)
 @output_option
 def list_types(type_: str | None, resource_type: str | None, auth_method: str | None, output: str) -> None:
     """List the connector types that are installed."""
@@ -42,6 +54,8 @@ def list_types(type_: str | None, resource_type: str | None, auth_method: str | 
     emit(output, [_summary(one) for one in types], _listed(types))
     if not registry.names():
         say("No connector type is installed; try: pip install 'mooring[all]'")
+    elif not types:
+        say("Nothing was found.")
 
 
 def _summary(one: ConnectorType) -> dict[str, Any]:
@@ -66,8 +80,12 @@ def _listed(types: Sequence[ConnectorType]) -> Table:
 
 @command("describe-type")
 @click.argument("type_", metavar="TYPE", shell_complete=complete_type)
-@click.option("-r", "--resource-type", metavar="TYPE", help="Only this resource type.")
-@click.option("-a", "--auth-method", metavar="METHOD", help="Only this auth method.")
+@click.option(
+    "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only this resource type."
+)
+@click.option(
+    "-a", "--auth-method", metavar="METHOD", shell_complete=complete_auth_method, help="Only this auth method."
+)
 @output_option
 def describe_type(type_: str, resource_type: str | None, auth_method: str | None, output: str) -> None:
     """Say what a connector type reaches, with which permissions, and how it authenticates."""

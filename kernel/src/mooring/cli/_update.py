@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector
+from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type
 from mooring.cli._edge import Run
-from mooring.cli._fields import fields_for, split, values
+from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
 from mooring.cli._output import output_option
 from mooring.cli._register import one_name, store_and_show
@@ -32,8 +32,20 @@ CLEARED = ("resource_type", "resource_id", "expires_at", "ttl")
     "arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...", shell_complete=complete_connector
 )
 @click.option("--name", help="A new name.")
-@click.option("-a", "--auth-method", metavar="METHOD", help="Another auth method, with all of its fields.")
-@click.option("-r", "--resource-type", metavar="TYPE", help="Reach only this resource type; '' for all.")
+@click.option(
+    "-a",
+    "--auth-method",
+    metavar="METHOD",
+    shell_complete=complete_auth_method,
+    help="Another auth method, with all of its fields.",
+)
+@click.option(
+    "-r",
+    "--resource-type",
+    metavar="TYPE",
+    shell_complete=complete_resource_type,
+    help="Reach only this resource type; '' for all.",
+)
 @click.option("-i", "--resource-id", metavar="ID", help="Reach only this resource; '' for all.")
 @click.option("--remove", metavar="FIELD", multiple=True, help="Remove an optional field; repeatable.")
 @click.option(
@@ -90,7 +102,7 @@ def update(
         lambda broker: broker.update(connector.id, verify=check, **changes),
         registry,
         output,
-        done=f"Updated the connector {connector.name!r}",
+        done=_done(connector.name, changes),
         listed=check,
     )
 
@@ -109,6 +121,8 @@ def _config(
     fields = fields_for(route, [method])
     positional, given = split(arguments, fields, options)
     one_name([connector.name, *positional])
+    if method.name != connector.auth_method:
+        check_required(fields, given)
     source = Source()
     config = values(given, source, run.mask)
     source.warn()
@@ -119,6 +133,14 @@ def _config(
     if method.name != connector.auth_method:
         config |= missing_secrets(fields.by_name.values(), config)
     return config
+
+
+def _done(name: str, changes: dict[str, Any]) -> str:
+    """What was done, in words."""
+    to = changes.get("name", name)
+    if to == name:
+        return f"Updated the connector {name!r}"
+    return f"Renamed {name!r} to {to!r}" + (" and updated it" if len(changes) > 1 else "")
 
 
 def _cleared(name: str, value: Any) -> Any:

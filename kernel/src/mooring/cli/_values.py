@@ -54,6 +54,15 @@ def written(length: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of these.
+
+    >>> counted(1, "argument"), counted(0, "argument")
+    ('1 argument', '0 arguments')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def remaining(end: datetime | None, skew: timedelta = timedelta(0)) -> str:
     """How long until an instant, for people: the two largest units.
 
@@ -62,7 +71,7 @@ def remaining(end: datetime | None, skew: timedelta = timedelta(0)) -> str:
     """
     if end is None:
         return ""
-    left = end - skew - datetime.now(UTC)
+    left = end - datetime.now(UTC) - skew
     if left <= timedelta(0):
         return "expired"
     return "".join(re.findall(r"\d+[dhms]", written(left))[:2])

@@ -43,6 +43,9 @@ def up(env_file: Path | None) -> None:
     S3 and STS (SeaweedFS) and EKS, ECR and IAM (moto) on free ports of 127.0.0.1, with a few buckets, clusters and
     repositories. Prints the variables that lead mooring and every AWS tool there. All of it is gone when it ends.
 
+    S3 and STS check keys and enforce policies; EKS, ECR and IAM check no credentials. STS refuses GetSessionToken: for
+    credentials of the whole account (aws-generic) register a connector with the role that is printed.
+
     Exit status: 130 after Ctrl-C, 0 after SIGTERM.
     """
     from mooring_sandbox.cloud import Sandbox
@@ -132,8 +135,8 @@ def _write_env_file(path: Path, text: str) -> None:
 
 def _explanation(sandbox: Sandbox, use: str) -> str:
     return f"""
-S3, STS         {sandbox.s3_url} (SeaweedFS)
-EKS, ECR, IAM   {sandbox.aws_url} (moto)
+S3, STS         {sandbox.s3_url} (SeaweedFS; enforces policies)
+EKS, ECR, IAM   {sandbox.aws_url} (moto; checks no credentials)
 buckets         {", ".join(sandbox.buckets)}
 clusters        {", ".join(sandbox.clusters)}
 repositories    {", ".join(sandbox.repositories)}
@@ -141,6 +144,10 @@ role            {sandbox.role.arn}
 
 In another terminal, {use}, and try:
   mooring service-connector register aws-demo --type aws --auto-configure
+
+Credentials for the whole account (aws-generic) need the role here, for SeaweedFS refuses GetSessionToken:
+  mooring service-connector register aws-role --type aws --auto-configure \\
+      --role-arn {sandbox.role.arn}
 
 Ctrl-C ends the sandbox and removes everything."""
 
