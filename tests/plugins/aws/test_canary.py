@@ -14,7 +14,7 @@ from mooring_aws import connector
 pytestmark = pytest.mark.anyio
 
 CANARY = "CANARYcanaryCANARYcanaryCANARYcanary0000"
-TOKEN = "CANARYtoken"
+TOKEN = "CANARY.CANARYclaims.CANARYtoken"
 
 
 @pytest.fixture

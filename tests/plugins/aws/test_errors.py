@@ -16,8 +16,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import mooring as m
-from mooring_aws.errors import translate, translated
-from mooring_aws.table import ANSWERS, EXCEPTIONS, REMARKS
+from mooring_aws.errors import plain, translate, translated
+from mooring_aws.table import ANSWERS, DENIALS, EXCEPTIONS, REMARKS
 
 CODES = [(code, kind) for codes, kind, _ in ANSWERS for code in codes.split()]
 NAMES = [(name, kind) for names, kind, _ in EXCEPTIONS for name in names.split()]
@@ -61,7 +61,7 @@ def test_codes_with_several_meanings(code: str, remark: str, kind: type[m.Moorin
 
 
 def test_every_sentence_says_the_call_and_what_to_do() -> None:
-    for text in [row[-1] for rows in (ANSWERS, REMARKS, EXCEPTIONS) for row in rows]:
+    for text in [*DENIALS.values(), *(row[-1] for rows in (ANSWERS, REMARKS, EXCEPTIONS) for row in rows)]:
         assert "{call}" in text
         assert ";" in text
         assert not re.search(r"[.!]$", text)
@@ -76,6 +76,53 @@ def test_who_is_denied_what() -> None:
         "AWS denies sts:AssumeRole to arn:aws:iam::123456789012:user/ann on arn:aws:iam::123456789012:role/deploy; "
         "allow it in the policies of the identity and of the resource"
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "trust"),
+    [("sts:AssumeRole", True), ("sts:AssumeRoleWithWebIdentity", True), ("sts:GetSessionToken", False)],
+)
+def test_a_trust_policy_is_named_where_there_is_one(call: str, trust: bool) -> None:
+    assert ("trust policy of the role" in str(translate(answered("AccessDenied"), call))) is trust
+
+
+def test_an_error_that_is_not_wrapped() -> None:
+    """As SeaweedFS's STS answers keys that it does not know, or no longer: botocore leaves the code at the top."""
+    for code, sentence in (("InvalidAccessKeyId", "does not know the access key"), ("SignatureDoesNotMatch", "secret")):
+        response: Any = {"Code": code, "Message": "canary", "ResponseMetadata": {"HTTPStatusCode": 403}}
+        problem = translate(ClientError(response, "X"), "sts:AssumeRole", "http://127.0.0.1:8333")
+        assert type(problem) is m.AuthFailed
+        assert sentence in str(problem)
+
+
+def test_what_is_not_aws_is_not_called_so() -> None:
+    texts = [
+        str(translate(problem, "s3:ListBuckets", "http://ann:canary@127.0.0.1:8333/?token=canary"))
+        for problem in (answered("InternalError", status=500), answered("AccessDenied"), answered("SomethingNew"))
+    ]
+    assert texts[0] == "the endpoint failed (s3:ListBuckets); try again later"
+    assert not any("AWS" in text.partition(";")[0] for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "named"),
+    [
+        ("http://ann:canary@127.0.0.1:8333/?token=canary#canary", "the endpoint http://127.0.0.1:8333 cannot"),
+        ("http://ann:can/ary@127.0.0.1", "the endpoint cannot"),
+        ("http://[canary", "the endpoint cannot"),
+        (None, "the endpoint cannot"),
+    ],
+)
+def test_which_endpoint_cannot_be_reached(endpoint: str | None, named: str) -> None:
+    error = botocore.exceptions.EndpointConnectionError(endpoint_url=endpoint, error=OSError())
+    said = str(translate(error, "sts:X", endpoint))
+    assert said.startswith(named)
+    assert "can/" not in said
+    assert "canary" not in said
+
+
+def test_a_url_may_have_a_path() -> None:
+    assert plain("https://store.example.org/aws/") == "https://store.example.org/aws"
 
 
 def test_unknown_codes_and_exceptions() -> None:
@@ -107,9 +154,9 @@ async def test_nothing_of_the_original_is_carried() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "sentence"),
     [
-        ("http://127.0.0.1:1", "cannot be reached"),
+        ("http://127.0.0.1:1", r"the endpoint http://127\.0\.0\.1:1 cannot be reached"),
         ("http://no-such-host.invalid", "cannot be resolved"),
-        ("https", "certificate is not trusted"),
+        ("https", "is not trusted"),
         ("garbage", "not one of AWS's"),
     ],
 )
@@ -129,14 +176,14 @@ async def test_endpoints_that_do_not_answer(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("key", "secret", "kind"),
-    [("AKIAUNKNOWNUNKNOWN00", None, m.AuthFailed), (None, "a-wrong-secret", m.AuthFailed)],
+    ("key", "secret", "sentence"),
+    [("AKIAUNKNOWNUNKNOWN00", None, "does not know the access key"), (None, "a-wrong-secret", "does not fit")],
 )
 async def test_wrong_keys_against_a_real_server(
-    opened: Any, place: Any, keys: Any, key: str | None, secret: str | None, kind: type[m.MooringError]
+    opened: Any, place: Any, keys: Any, key: str | None, secret: str | None, sentence: str
 ) -> None:
     fields = keys | ({"aws_access_key_id": key} if key else {}) | ({"aws_secret_access_key": secret} if secret else {})
     async with opened("secret-key", **place, **fields) as session:
-        with pytest.raises(kind) as caught:
+        with pytest.raises(m.AuthFailed, match=sentence) as caught:
             await session.identity()
     assert caught.value.__context__ is None

@@ -193,6 +193,13 @@ async def test_a_profile_or_region_that_is_not_there(files: Any, variables: Any)
     assert plain((await lifted(regions=["eu-west-1", "us-east-1"])).config)["regions"] == ("eu-west-1", "us-east-1")
 
 
+async def test_a_named_profile_without_keys(files: Any, container: Any) -> None:
+    """Neither the environment nor the container's role is what was asked for."""
+    files("[profile dev]\nregion=eu-west-1\n")
+    with pytest.raises(m.NothingToLift, match=r"^profile 'dev' has no AWS credentials; [^,]*, or name another$"):
+        await lifted(profile_name="dev")
+
+
 async def test_a_file_that_cannot_be_read(files: Any) -> None:
     files("canary")
     with pytest.raises(m.NothingToLift) as caught:

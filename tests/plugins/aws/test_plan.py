@@ -60,7 +60,7 @@ def test_each_auth_method_for_each_resource_type(settle: Any, ask: Any, name: st
     method, fields = METHODS[name]
     config, want = settle(method, region="eu-west-1", **fields), FIRST_CALL[name][kind]
     if want == "refused":
-        with pytest.raises(m.NotNarrowed, match="iam-role"):
+        with pytest.raises(m.NotNarrowed, match=r"iam-role.*: mooring connector update NAME --allow-unnarrowed$"):
             connector.explain(config, ask(kind, IDS[kind]))
         found = connector.explain(config, ask(kind, IDS[kind], allow_unnarrowed=True))
         assert (found.narrowed, found.policy) == (False, None)

@@ -87,6 +87,11 @@ def test_malformed_names_the_field_and_not_the_value(
     assert "canary" not in str(caught.value)
 
 
+def test_a_short_key_id_is_told_how_long_it_must_be(settle: Any) -> None:
+    with pytest.raises(m.InvalidConfig, match="16 to 128 letters and digits"):
+        settle("secret-key", **KEY | HERE | {"aws_access_key_id": "AKIAZZ"})
+
+
 @given(st.sampled_from(connector.describe().auth_methods), st.data())
 def test_any_text_in_any_field_is_taken_or_refused(method: m.AuthMethod, data: st.DataObject) -> None:
     start = next(fields for name, fields in GOOD if name == method.name)

@@ -7,6 +7,7 @@ there is used until it ends.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -62,6 +63,23 @@ def _at_endpoints(kind: Any, endpoints: dict[str, str]) -> Any:
     return Session
 
 
+def _straight(kind: Any) -> Any:
+    """A session class whose clients follow no redirect, as botocore's own do not."""
+    from aiobotocore.config import AioConfig
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    from mooring_aws.wire import Straight
+
+    class Session(kind):  # type: ignore[misc]  # botocore has no types
+        def create_client(self, *arguments: Any, config: Any = None, **options: Any) -> Any:
+            config = copy.copy(config) if isinstance(config, AioConfig) else AioConfig().merge(config or AioConfig())
+            if config.http_session_cls is AIOHTTPSession:
+                config.http_session_cls = Straight
+            return super().create_client(*arguments, config=config, **options)
+
+    return Session
+
+
 @asynccontextmanager
 async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     """An aioboto3 S3 client for a bucket, an aioboto3 session for anything else."""
@@ -71,7 +89,7 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     first = _checked(request.credentials)
     provider = _async_provider(first, request.renew)
     kind = _at_endpoints(aioboto3.Session, first.endpoint_urls)
-    session = kind(botocore_session=_bare(AioSession, provider), region_name=first.region)
+    session = kind(botocore_session=_bare(_straight(AioSession), provider), region_name=first.region)
     if request.resource_type != ids.S3:
         yield session
         return

@@ -23,6 +23,7 @@ import mooring as m
 from mooring_aws import machine
 from mooring_aws.credentials import Keys
 from mooring_aws.errors import translated
+from mooring_aws.quiet import quiet
 
 DELAYS = (0.2, 0.6)
 """The longest waits before a second and a third attempt, in seconds; a random part of each is waited (full jitter)."""
@@ -76,7 +77,7 @@ class Cloud:
 
         for ceiling in (*DELAYS, None):
             try:
-                return await translated(call, work)
+                return await translated(call, work, endpoint, _unsaid(parameters, keys))
             except (m.Throttled, m.Unreachable) as error:
                 asked = error.retry_after.total_seconds() if error.retry_after else 0.0
                 if ceiling is None or asked > LONGEST_DELAY:
@@ -98,7 +99,9 @@ class Cloud:
         if key not in self._clients:
             async with self._lock:
                 if key not in self._clients:
-                    self._clients[key] = await translated(f"opening a client of {service}", lambda: self._open(*key))
+                    self._clients[key] = await translated(
+                        f"opening a client of {service}", lambda: self._open(*key), endpoint
+                    )
         return self._clients[key]
 
     async def _open(self, service: str, region: str, endpoint: str | None) -> Any:
@@ -112,7 +115,8 @@ class Cloud:
             aws_access_key_id="unsigned",
             aws_secret_access_key="unsigned",  # noqa: S106  (good for nothing)
         )
-        return await self._stack.enter_async_context(opening)
+        with quiet():
+            return await self._stack.enter_async_context(opening)
 
 
 @asynccontextmanager
@@ -133,10 +137,21 @@ async def _signed(client: Any, operation: str, parameters: dict[str, Any], keys:
     plain = {name: value.reveal() if isinstance(value, m.Secret) else value for name, value in parameters.items()}
     reset = _signer.set(signer)
     try:
-        answer: dict[str, Any] = await getattr(client, xform_name(operation))(**plain)
+        with quiet():
+            answer: dict[str, Any] = await getattr(client, xform_name(operation))(**plain)
     finally:
         _signer.reset(reset)
     return answer
+
+
+def _unsaid(parameters: dict[str, Any], keys: Keys | None) -> tuple[m.Secret, ...]:
+    """What no error may quote: all the secrets that a call sends, and what is as good as one."""
+    given = [value for value in parameters.values() if isinstance(value, m.Secret)]
+    if parameters.get("ExternalId"):
+        given.append(m.Secret(parameters["ExternalId"]))
+    if keys is not None:
+        given += [keys.secret_access_key, *([keys.session_token] if keys.session_token else [])]
+    return tuple(given)
 
 
 def _sign(request: Any, signature_version: Any, **_: Any) -> None:
@@ -178,11 +193,12 @@ def _client_config() -> Any:
 
 def _shared_tls() -> type:
     import aiohttp
-    from aiobotocore.httpsession import AIOHTTPSession
+
+    from mooring_aws.wire import Bounded
 
     context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
 
-    class SharedTls(AIOHTTPSession):  # type: ignore[misc]  # botocore has no types
+    class SharedTls(Bounded):
         """Connections under one TLS context, where aiobotocore makes one for each client."""
 
         def _create_connector(self, proxy_url: str | None) -> Any:

@@ -14,6 +14,10 @@ GENERAL = "default"
 """The key in `endpoint_urls` of the address for every service that has none of its own."""
 
 
+ANSWERED = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+"""What an answer of STS has of a key."""
+
+
 class AwsCredentials(m.Credentials, kw_only=True, tag="aws"):
     """An access key, temporary where it has a session token, and where it is to be used."""
 
@@ -41,6 +45,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
 
         Source: https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html
         """
+        if lacking := next((name for name in ANSWERED if not credentials.get(name)), None):
+            raise m.Rejected(f"the answer of STS lacks {lacking}; check that the endpoint speaks STS")
         return cls(
             access_key_id=credentials["AccessKeyId"],
             secret_access_key=m.Secret(credentials["SecretAccessKey"]),

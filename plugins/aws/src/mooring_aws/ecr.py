@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import mooring as m
 from mooring_aws import ids
+from mooring_aws.errors import given
 from mooring_aws.policy import Grant
 
 if TYPE_CHECKING:
@@ -68,11 +70,11 @@ async def discover(session: AwsSession, region: str, resource_id: str | None) ->
             yield _resource(region, resource_id)
         return
     registry = await session.call("ecr", "DescribeRegistry", region=region)
-    host = ids.registry_host(registry["registryId"], region)
+    host = ids.registry_host(given(registry, "registryId", "ecr:DescribeRegistry"), region)
     yield _resource(region, host)
     async for page in session.pages("ecr", "DescribeRepositories", "nextToken", region=region, maxResults=PAGE):
         for repository in page.get("repositories", ()):
-            yield _resource(region, f"{host}/{repository['repositoryName']}")
+            yield _resource(region, f"{host}/{given(repository, 'repositoryName', 'ecr:DescribeRepositories')}")
 
 
 def _resource(region: str, id: str) -> m.Resource:
@@ -92,9 +94,9 @@ async def login(
     """
     host, _, region, repository = ids.repository_of(request.resource_id or "")
     answer = await session.call("ecr", "GetAuthorizationToken", region=region, keys=keys)
-    given = answer["authorizationData"][0]
-    username, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
-    ends = m.instant(given["expiresAt"])
+    data = given(answer, "authorizationData", LOGIN[0])[0]
+    ends = m.instant(given(data, "expiresAt", LOGIN[0]))
+    username, password = _login(m.Secret(given(data, "authorizationToken", LOGIN[0])))
     now = session.context.clock.now()
     said: tuple[str, ...] = ()
     if ends <= now:
@@ -104,9 +106,20 @@ async def login(
     return m.RegistryLogin(
         registry=host,
         username=username,
-        password=m.Secret(password),
+        password=password,
         repository=repository if narrowed else None,
         expires_at=ends,
         narrowed=narrowed,
         clamped=(*notes, *said),
     )
+
+
+def _login(token: m.Secret) -> tuple[str, m.Secret]:
+    """The user and the password that a token holds."""
+    try:
+        username, _, password = base64.b64decode(token.reveal(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        username = password = ""
+    if not username or not password:
+        raise m.Rejected(f"the answer of {LOGIN[0]} holds no user and password; check that the endpoint speaks ECR")
+    return username, m.Secret(password)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import mooring as m
 from mooring_aws import ids
+from mooring_aws.errors import given
 from mooring_aws.policy import Grant
+from mooring_aws.quiet import quiet
 
 if TYPE_CHECKING:
     from mooring_aws.credentials import Keys
@@ -65,7 +67,7 @@ async def describe(session: AwsSession, resource_id: str, keys: Keys | None = No
     region, name = ids.cluster_of(resource_id)
     session.reaches(region)
     answer = await session.call("eks", "DescribeCluster", region=region, keys=keys, name=name)
-    return answer["cluster"]  # type: ignore[no-any-return]
+    return given(answer, "cluster", "eks:DescribeCluster")  # type: ignore[no-any-return]
 
 
 async def discover(session: AwsSession, region: str, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
@@ -112,9 +114,9 @@ def token(keys: Keys, region: str, name: str) -> str:
     secrets = keys.secret_access_key.reveal(), keys.session_token.reveal() if keys.session_token else None
     url = f"https://sts.{region}.{ids.domain_of(region)}/?Action=GetCallerIdentity&Version=2011-06-15"
     request = AWSRequest(method="GET", url=url, headers={HEADER: name})
-    SigV4QueryAuth(ReadOnlyCredentials(keys.access_key_id, *secrets), "sts", region, PRESIGNED_SECONDS).add_auth(
-        request
-    )
+    signer = SigV4QueryAuth(ReadOnlyCredentials(keys.access_key_id, *secrets), "sts", region, PRESIGNED_SECONDS)
+    with quiet():
+        signer.add_auth(request)
     return PREFIX + base64.urlsafe_b64encode(request.url.encode()).decode().rstrip("=")
 
 

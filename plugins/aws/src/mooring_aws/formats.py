@@ -32,19 +32,24 @@ MAX_TAGS = 50
 MAX_POLICY_ARNS = 10
 
 
-def match(pattern: re.Pattern[str], value: str, field: str, form: str) -> None:
+def match(pattern: re.Pattern[str], value: str | m.Secret, field: str, form: str) -> None:
     """Raise InvalidConfig unless the value has the form."""
-    if not pattern.fullmatch(value):
+    if not _fits(pattern, value):
         raise m.InvalidConfig(f"field {field!r} is malformed; write {form}", field=field)
+
+
+def _fits(pattern: re.Pattern[str], value: str | m.Secret) -> bool:
+    """A function of its own: no frame of an error holds a secret that has been revealed."""
+    return pattern.fullmatch(value.reveal() if isinstance(value, m.Secret) else value) is not None
 
 
 def check_key(key: m.Secret, secret: m.Secret) -> None:
     """A key pair, not swapped."""
-    match(KEY_ID, key.reveal(), "aws_access_key_id", "an access key id like AKIA..., without spaces")
+    match(KEY_ID, key, "aws_access_key_id", "an access key id like AKIA..., 3 to 128 characters without spaces")
     if key.reveal().startswith(("AKIA", "ASIA")):
-        match(AWS_KEY_ID, key.reveal(), "aws_access_key_id", "letters and digits alone")
-    match(SECRET, secret.reveal(), "aws_secret_access_key", "a secret access key, without spaces")
-    if AWS_KEY_ID.fullmatch(secret.reveal()):
+        match(AWS_KEY_ID, key, "aws_access_key_id", "16 to 128 letters and digits (AWS's own have 20)")
+    match(SECRET, secret, "aws_secret_access_key", "a secret access key, 3 to 256 characters without spaces")
+    if _fits(AWS_KEY_ID, secret):
         raise m.InvalidConfig("field 'aws_secret_access_key' holds an access key id", field="aws_secret_access_key")
 
 
@@ -58,7 +63,7 @@ def check_long_lived(key: m.Secret, instead: str) -> None:
 
 def check_temporary(key: m.Secret, token: m.Secret) -> None:
     """A session token, and a key that it can belong to."""
-    match(TOKEN, token.reveal(), "aws_session_token", "a session token, without spaces")
+    match(TOKEN, token, "aws_session_token", "a session token, without spaces")
     if key.reveal().startswith("AKIA"):
         raise m.InvalidConfig(
             "field 'aws_session_token' does not go with a long-lived key (AKIA...); give the key that it came with",
@@ -95,7 +100,7 @@ def check_mfa(serial: str | None, code: m.Secret | None) -> None:
     if serial is not None:
         match(MFA_SERIAL, serial, "mfa_serial", "the ARN or the serial number of the device")
     if code is not None:
-        match(MFA_CODE, code.reveal(), "mfa_code", "six digits")
+        match(MFA_CODE, code, "mfa_code", "six digits")
     if (serial is None) != (code is None):
         field = "mfa_code" if serial else "mfa_serial"
         raise m.InvalidConfig("give both fields 'mfa_serial' and 'mfa_code', or neither", field=field)

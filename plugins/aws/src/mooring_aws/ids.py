@@ -32,7 +32,7 @@ _ACCOUNT = re.compile(rf"(?:arn:(?:{PARTITION}):iam::)?({ACCOUNT})(?::root)?", r
 _BUCKET_ARN = re.compile(rf"arn:(?:{PARTITION}):s3:::(.+)", re.ASCII | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
 _CLUSTER = r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}"
-_EKS_ARN = re.compile(rf"arn:(?:{PARTITION}):eks:({REGION}):{ACCOUNT}:cluster/({_CLUSTER})", re.ASCII)
+_EKS_ARN = re.compile(rf"arn:({PARTITION}):eks:({REGION}):{ACCOUNT}:cluster/({_CLUSTER})", re.ASCII)
 _EKS_PAIR = re.compile(rf"(?:({REGION})/)?({_CLUSTER})", re.ASCII)
 _REPOSITORY = r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"
 _HOST = rf"({ACCOUNT})\.dkr\.ecr\.({REGION})\.amazonaws\.com(\.cn)?"
@@ -141,11 +141,15 @@ def _s3(text: str) -> str | None:
         return f"s3://{bucket}"
     if not prefix.isprintable() or any(sign in prefix for sign in ("*", "?", "${")) or prefix.startswith("/"):
         return None  # signs that widen a policy; a leading slash is a slip far more often than a key
+    if not {".", ".."}.isdisjoint(prefix.split("/")):
+        return None  # some clients and stores resolve these on the way, and so end elsewhere
     return f"s3://{bucket}/{prefix}" if len(prefix.encode()) <= MAX_KEY else None
 
 
 def _eks(text: str) -> str | None:
-    found = _EKS_ARN.fullmatch(text) or _EKS_PAIR.fullmatch(text)
+    if arn := _EKS_ARN.fullmatch(text):
+        return f"{arn[2]}/{arn[3]}" if arn[1] == partition_of(arn[2]) else None
+    found = _EKS_PAIR.fullmatch(text)
     if not found:
         return None
     return f"{found[1]}/{found[2]}" if found[1] else found[2]

@@ -9,7 +9,7 @@ from mooring_aws import ecr, eks, ids, settings, sts
 from mooring_aws.credentials import AwsCredentials, Keys
 from mooring_aws.endpoints import endpoints_of
 from mooring_aws.methods import ASSUMED
-from mooring_aws.plan import WIDE, Plan, plan_of
+from mooring_aws.plan import WIDE, Plan, asks_account, command, plan_of, same_account
 from mooring_aws.session import AwsSession
 
 SLACK = timedelta(minutes=1)
@@ -18,14 +18,16 @@ SLACK = timedelta(minutes=1)
 
 async def issue(session: AwsSession, request: m.CredentialRequest) -> m.Credentials:
     """Credentials for a request, as `plan_of` decides."""
-    plan = plan_of(session.config, request)
+    plan = plan_of(session.config, request, session.context.connector)
+    if asks_account(session.config, request):
+        same_account((await session.identity()).account, request.resource_id)
     if request.resource_type == ids.EKS:
         keys = await sts.make(session, plan, eks.SIGNING_LIFE, request.consumer)
         return await eks.access(session, request, keys)
     keys, narrowed, notes = await _make(session, plan, request)
     if request.resource_type == ids.ECR:
         return await ecr.login(session, request, keys, narrowed=narrowed, notes=notes)
-    _check_end(keys, request)
+    _check_end(session, keys, request)
     return AwsCredentials(
         access_key_id=keys.access_key_id,
         secret_access_key=keys.secret_access_key,
@@ -59,7 +61,8 @@ async def _instead(
     if plan.narrowed:
         if not request.allow_unnarrowed:
             raise m.NotNarrowed(
-                f"{refusal}; so the key cannot be narrowed: allow that call, or on the connector unnarrowed credentials"
+                f"{refusal}; so the key cannot be narrowed: get that call allowed, or let wider credentials out: "
+                + command(session.context.connector, "--allow-unnarrowed")
             )
         try:
             made = await sts.make(session, Plan(how="session-token"), request.ttl or ASSUMED.default, request.consumer)
@@ -69,25 +72,30 @@ async def _instead(
             return made, False, (WIDE,)
     if not request.allow_long_lived:
         raise m.LongLived(
-            f"{refusal}; so there is only the long-lived key: allow that call, or on the connector long-lived ones"
+            f"{refusal}; so there is only the long-lived key: get that call allowed, or let the key out: "
+            + command(session.context.connector, "--allow-long-lived")
         )
     said = "the long-lived key itself is handed out, for the endpoint makes no temporary ones; it has no end"
     return await session.source(), False, (said,)
 
 
-def _check_end(keys: Keys, request: m.CredentialRequest) -> None:
+def _check_end(session: AwsSession, keys: Keys, request: m.CredentialRequest) -> None:
     if keys.expires_at is not None or request.allow_long_lived:
         return
+    allow = command(session.context.connector, "--allow-long-lived")
     if keys.temporary:
-        raise m.LongLived(
-            "nobody knows when the session token ends; set the connector's expiry to it, or allow long-lived ones"
-        )
-    raise m.LongLived("the machine's own key is long-lived; add a role_arn, or allow long-lived credentials")
+        raise m.LongLived(f"{_unknown_end(session)}; or let it out without: {allow}")
+    raise m.LongLived(f"the machine's own key is long-lived; add a role_arn, or let the key out: {allow}")
+
+
+def _unknown_end(session: AwsSession) -> str:
+    say = command(session.context.connector, "--expires-at INSTANT")
+    return f"nobody knows when the session token ends; say when: {say}"
 
 
 def _shorter(session: AwsSession, request: m.CredentialRequest, keys: Keys) -> tuple[str, ...]:
     if keys.expires_at is None:
-        return ("nobody knows when the session token ends; set the connector's expiry to it",) if keys.temporary else ()
+        return (_unknown_end(session),) if keys.temporary else ()
     life = keys.expires_at - session.context.clock.now()
     if request.ttl is None or life >= request.ttl - SLACK:
         return ()

@@ -21,6 +21,7 @@ from mooring_aws import machine
 from mooring_aws.credentials import Keys
 from mooring_aws.errors import translated
 from mooring_aws.methods import METHODS
+from mooring_aws.quiet import quiet
 
 LONG_KEYS = ("secret-key", "session-token", "federation-token")
 SERVICES = ("s3", "sts", "eks", "ecr")
@@ -36,6 +37,8 @@ SOURCES = {
     "iam-role": "the instance's role",
 }
 """Botocore's names of its providers, for people."""
+METADATA = ("container-role", "iam-role")
+"""Providers of the machine, which botocore asks when a profile has no keys."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +68,12 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
         )
 
     async def work() -> Found:
-        return await anyio.to_thread.run_sync(_find, request, abandon_on_cancel=True)
+        with quiet():
+            try:
+                return await anyio.to_thread.run_sync(_find, request, abandon_on_cancel=True)
+            except m.MooringError as error:
+                problem = error
+        raise problem.with_traceback(None)  # its frames held what the profile holds
 
     found = await translated("looking for AWS credentials on this machine", work)
     method = next(method for method in METHODS if method.name == found.method)
@@ -100,7 +108,7 @@ def _find(request: m.LiftRequest) -> Found:
     by_profile = scoped.get("role_arn") and not web and not by_environment and not options.get("role_arn")
     if by_profile and wanted in (None, "iam-role"):
         return _profile_role(session, scoped, places, profile)
-    keys, provider = _chain(session)
+    keys, provider = _chain(session, profile if named else None)
     source = SOURCES.get(provider, f"botocore's provider {provider!r}").format(profile=profile)
     return _of_keys(keys, source, places, wanted, role=bool(options.get("role_arn")))
 
@@ -122,13 +130,20 @@ def _key_fields(keys: Keys) -> dict[str, Any]:
     return {"aws_access_key_id": keys.access_key_id, "aws_secret_access_key": keys.secret_access_key, **token}
 
 
-def _chain(session: Any) -> tuple[Keys, str]:
+def _chain(session: Any, profile: str | None) -> tuple[Keys, str]:
+    """The keys of botocore's chain, and where it found them: in the profile alone, if one was named."""
     from botocore.exceptions import NoCredentialsError
 
     try:
-        return machine.found_by(session)
+        keys, provider = machine.found_by(session)
+        if profile is None or provider not in METADATA:
+            return keys, provider
     except NoCredentialsError:
         pass
+    if profile is not None:
+        raise m.NothingToLift(
+            f"{profile} has no AWS credentials; set aws_access_key_id and aws_secret_access_key in it, or name another"
+        )
     disabled = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
     said = " (instance metadata is disabled by AWS_EC2_METADATA_DISABLED)" if disabled else ""
     raise m.NothingToLift(f"no AWS credentials on this machine; looked in {LOOKED}{said}")
@@ -148,7 +163,7 @@ def _profile_role(session: Any, scoped: Mapping[str, Any], places: dict[str, Any
     elif scoped.get("credential_source") == "Environment":
         keys = _static({name.lower(): os.environ.get(name) for name in KEY_NAMES})
     else:  # the container's or the instance's role: botocore knows how to ask them
-        keys, provider = _chain(session)
+        keys, provider = _chain(session, None)
         return _of_keys(keys, f"the role of {profile} (by {provider})", places, None, role=False)
     taken = {field: scoped[name] for field, name in ROLE_FIELDS.items() if scoped.get(name)}
     said = f"the role of {profile} with the keys of " + (f"profile {source!r}" if source else "the environment")
@@ -162,6 +177,8 @@ ROLE_FIELDS = {"role_arn": "role_arn", "external_id": "external_id", "mfa_serial
 def _static(values: Mapping[str, Any]) -> Keys:
     key, secret, token = (values.get(name.lower()) for name in KEY_NAMES)
     if not key or not secret:
+        key = secret = token = None
+        values = {}
         raise m.NothingToLift(
             "the profile's role has no source keys; set aws_access_key_id and aws_secret_access_key at its source"
         )

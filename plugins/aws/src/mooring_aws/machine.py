@@ -10,13 +10,15 @@ import anyio.to_thread
 import mooring as m
 from mooring_aws.credentials import Keys
 from mooring_aws.errors import translated
+from mooring_aws.quiet import quiet
 
 
 async def keys(profile: str | None) -> Keys:
     """The keys that the chain finds: environment, profile, SSO, container, instance."""
 
     def find() -> Keys:
-        return found_by(open_session(profile))[0]
+        with quiet():
+            return found_by(open_session(profile))[0]
 
     async def work() -> Keys:
         return await anyio.to_thread.run_sync(find, abandon_on_cancel=True)

@@ -49,20 +49,47 @@ def standing(config: settings.AwsConfig) -> Plan:
     return Plan(how="as-is")
 
 
-def plan_of(config: settings.AwsConfig, request: m.CredentialRequest) -> Plan:
-    """How the keys for a request are made.
+def command(connector: str, options: str) -> str:
+    """The command that changes what a connector allows, or knows."""
+    return f"mooring connector update {connector} {options}"
+
+
+def plan_of(config: settings.AwsConfig, request: m.CredentialRequest, connector: str = "NAME") -> Plan:
+    """How the keys for a request are made. The connector's name is for messages alone.
 
     Raises:
         InvalidConfig: the policy would be longer than AWS takes, or the resource is not named.
         NotNarrowed: the auth method cannot confine them and the request does not allow wider ones.
-        UnsupportedResource: the resource lies in a region that is not the connector's.
+        UnsupportedResource: the resource lies in a region, or is an account, that is not the connector's.
     """
     if request.resource_id is None and request.resource_type != ids.GENERIC:
         raise m.InvalidConfig(f"name the {request.resource_type} that the credentials are for", field="resource_id")
-    made = _signing(config, request) if request.resource_type == ids.EKS else _keys(config, request)
+    if (own := account_of(config)) and request.resource_type == ids.GENERIC:
+        same_account(own, request.resource_id)
+    made = _signing(config, request) if request.resource_type == ids.EKS else _keys(config, request, connector)
     if made.policy is not None:
         compact(made.policy)
-    return msgspec.structs.replace(made, calls=CALLS[made.how] + AFTERWARDS.get(request.resource_type, ()))
+    before = ("sts:GetCallerIdentity",) if asks_account(config, request) else ()
+    calls = before + CALLS[made.how] + AFTERWARDS.get(request.resource_type, ())
+    return msgspec.structs.replace(made, calls=calls)
+
+
+def account_of(config: settings.AwsConfig) -> str | None:
+    """The account that a configuration reaches, where it says so itself: that of its role."""
+    role = settings.role_of(config)
+    return role.split(":")[4] or None if role else None
+
+
+def asks_account(config: settings.AwsConfig, request: m.CredentialRequest) -> bool:
+    """Whether issuing has to ask which account the connector reaches, for the request names one."""
+    return request.resource_type == ids.GENERIC and request.resource_id is not None and account_of(config) is None
+
+
+def same_account(own: str | None, wanted: str | None) -> None:
+    """Raise UnsupportedResource if an account is wanted that is not the connector's own."""
+    if wanted is not None and wanted != own:
+        reached = f"account {own}" if own else "a store without accounts"
+        raise m.UnsupportedResource(f"the connector reaches {reached}, not {wanted}; use a connector of that account")
 
 
 AFTERWARDS: dict[str, tuple[str, ...]] = {
@@ -85,7 +112,7 @@ def _signing(config: settings.AwsConfig, request: m.CredentialRequest) -> Plan:
     return msgspec.structs.replace(base, policy=policy, narrowed=True, notes=(*notes, *_within_own(config)))
 
 
-def _keys(config: settings.AwsConfig, request: m.CredentialRequest) -> Plan:
+def _keys(config: settings.AwsConfig, request: m.CredentialRequest, connector: str) -> Plan:
     grants = _grants(config, request)
     notes = () if grants or request.access == "write" else (WHOLE,)
     match config:
@@ -111,7 +138,8 @@ def _keys(config: settings.AwsConfig, request: m.CredentialRequest) -> Plan:
     if grants is not None and not request.allow_unnarrowed:
         raise m.NotNarrowed(
             f"{_method(config)} credentials cannot be narrowed to one {request.resource_type}; "
-            "use iam-role, web-identity, secret-key or federation-token, or on the connector allow unnarrowed ones"
+            "use iam-role, web-identity, secret-key or federation-token, or let wider ones out: "
+            + command(connector, "--allow-unnarrowed")
         )
     return msgspec.structs.replace(standing(config), notes=notes if grants is None else (WIDE,))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import mooring as m
 from mooring_aws import ids
+from mooring_aws.errors import given
 from mooring_aws.policy import Grant
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ PAGE = 1000
 TYPE = m.ResourceType(
     name=ids.S3,
     title="S3 bucket",
-    description="A bucket, or the objects under a prefix in it, in S3 or a store that speaks its API.",
+    description=(
+        "A bucket, or the objects under a prefix in it, in S3 or a store that speaks its API. An id with a path is a "
+        "prefix: a single object cannot be named."
+    ),
     permissions=(
         "s3:ListAllMyBuckets",
         "s3:ListBucket",
@@ -108,5 +112,8 @@ async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerat
         for bucket in page.get("Buckets", ()):
             attributes = {"created": bucket["CreationDate"].isoformat()} if bucket.get("CreationDate") else {}
             yield m.Resource(
-                type=ids.S3, id=f"s3://{bucket['Name']}", region=bucket.get("BucketRegion"), attributes=attributes
+                type=ids.S3,
+                id=f"s3://{given(bucket, 'Name', 's3:ListBuckets')}",
+                region=bucket.get("BucketRegion"),
+                attributes=attributes,
             )

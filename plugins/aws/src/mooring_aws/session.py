@@ -82,7 +82,7 @@ class AwsSession:
         else:
             if "Arn" in answer:
                 ends = self.context.expires_at
-                return m.Identity(subject=answer["Arn"], account=answer["Account"], expires_at=ends)
+                return m.Identity(subject=answer["Arn"], account=answer.get("Account"), expires_at=ends)
             problem = m.Rejected(
                 "the endpoint answered sts:GetCallerIdentity without an identity; check that it speaks STS"
             )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mooring as m
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
 ROLE_NAME, FEDERATION_NAME = 64, 32
 """The longest names that STS takes for a role's session and for a federated user."""
 
+LONGEST_TOKEN = 32 * 1024
+"""Bytes of a file with an OIDC token, at most."""
+
+_WEB_TOKEN = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_+/~=-]+){2,4}")
+"""A JSON Web Token: without its dots, a key in a file would pass for one."""
 _FOREIGN = re.compile(r"[^\w+=,.@-]", re.ASCII)
 
 
@@ -81,15 +89,34 @@ def _particulars(session: AwsSession, plan: Plan, consumer: str) -> dict[str, An
 
 
 async def _web_token(config: settings.WebIdentityConfig) -> m.Secret:
-    import anyio
+    import anyio.to_thread
 
     if config.web_identity_token is not None:
         return config.web_identity_token
     try:
-        path = await anyio.Path(config.web_identity_token_file or "").expanduser()
-        return m.Secret((await path.read_text()).strip())
-    except (OSError, UnicodeDecodeError, RuntimeError):
-        pass
+        found = await anyio.to_thread.run_sync(_token_in, config.web_identity_token_file or "", abandon_on_cancel=True)
+    except (OSError, ValueError, RuntimeError):
+        problem = "cannot be read"
+    else:
+        if found is not None:
+            return found
+        problem = f"holds no OIDC token; name a plain file of at most {LONGEST_TOKEN // 1024} KiB with the token alone"
     raise m.InvalidConfig(
-        "the file named by the field 'web_identity_token_file' cannot be read", field="web_identity_token_file"
+        f"the file named by the field 'web_identity_token_file' {problem}", field="web_identity_token_file"
     )
+
+
+def _token_in(path: str) -> m.Secret | None:
+    """The token in a file, if there is one and nothing else: what else a file holds is nobody's business but its own.
+
+    A pipe is not waited for, and no device is read. Blocks.
+    """
+    file = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return None
+        text = opened.read(LONGEST_TOKEN + 1)
+    if len(text) > LONGEST_TOKEN:
+        return None
+    token = text.strip().decode("ascii", "replace")
+    return m.Secret(token) if _WEB_TOKEN.fullmatch(token) else None

@@ -1,4 +1,5 @@
-"""The table of errors: what AWS and botocore say, and what we say instead. `{call}` is the operation that failed.
+"""The table of errors: what AWS and botocore say, and what we say instead. `{call}` is the operation that failed,
+`{who}` AWS or "the endpoint", `{endpoint}` the latter with its URL if it is not AWS's own, `{place}` what to check.
 
 Source: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html and each operation's page.
 """
@@ -18,12 +19,12 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "InvalidClientTokenId InvalidAccessKeyId UnrecognizedClientException",
         m.AuthFailed,
-        "AWS does not know the access key ({call}); check aws_access_key_id, and the region's partition",
+        "{who} does not know the access key, or no longer ({call}); check aws_access_key_id and the region",
     ),
     (
         "InvalidToken",
         m.AuthFailed,
-        "AWS does not accept the session token ({call}); check aws_session_token, and the region's partition",
+        "{who} does not accept the session token ({call}); check aws_session_token, and the region's partition",
     ),
     (
         "SignatureDoesNotMatch InvalidSignatureException",
@@ -33,22 +34,22 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "MissingAuthenticationToken IncompleteSignature AuthFailure 401",
         m.AuthFailed,
-        "AWS does not accept the credentials ({call}); check the access key for stray characters",
+        "{who} does not accept the credentials ({call}); check the access key for stray characters",
     ),
     (
         "RequestTimeTooSkewed RequestExpired",
         m.AuthFailed,
-        "this machine's clock differs too much from AWS's ({call}); set the clock",
+        "this machine's clock differs too much from that of {who} ({call}); set the clock",
     ),
     (
         "InvalidIdentityToken IDPRejectedClaim",
         m.AuthFailed,
-        "AWS does not accept the web identity token ({call}); check its issuer, audience and age",
+        "{who} does not accept the web identity token ({call}); check its issuer, audience and age",
     ),
     (
         "AccessDenied AccessDeniedException UnauthorizedOperation AuthorizationError Forbidden AllAccessDisabled 403",
         m.AccessDenied,
-        "AWS denies {call}; allow it in the identity's policies, or check the trust policy of the role",
+        "{who} denies {call}; allow it in the identity's policies",
     ),
     (
         "OptInRequired",
@@ -66,7 +67,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
             "RequestLimitExceeded BandwidthLimitExceeded TooManyRequestsException SlowDown PriorRequestNotComplete 429"
         ),
         m.Throttled,
-        "AWS asks for fewer calls ({call}); try again later",
+        "{who} asks for fewer calls ({call}); try again later",
     ),
     (
         "NoSuchBucket",
@@ -81,7 +82,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "ResourceNotFoundException ClusterNotFoundException NoSuchKey NoSuchEntity NotFound 404",
         m.ResourceNotFound,
-        "AWS finds no such resource ({call}); check its name and region",
+        "{who} finds no such resource ({call}); check its name and region",
     ),
     (
         "PermanentRedirect 301",
@@ -101,7 +102,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "MalformedPolicyDocument MalformedPolicyDocumentException",
         m.InvalidConfig,
-        "the endpoint takes the session policy for malformed ({call}); check the fields policy and policy_arns",
+        "the endpoint refuses the session policy as malformed ({call}); check the fields policy and policy_arns",
     ),
     (
         "RequestTimeout RequestTimeoutException",
@@ -111,7 +112,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "IDPCommunicationError",
         m.Unreachable,
-        "AWS could not reach the issuer of the web identity token ({call}); try again later",
+        "{who} could not reach the issuer of the web identity token ({call}); try again later",
     ),
     (
         (
@@ -119,7 +120,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
             "ServiceUnavailableException 500 502 503 504"
         ),
         m.Unreachable,
-        "the server of AWS failed ({call}); try again later",
+        "{who} failed ({call}); try again later",
     ),
     (
         "NotImplemented InvalidAction UnsupportedOperation MethodNotAllowed",
@@ -146,13 +147,13 @@ REMARKS: tuple[tuple[str, str, type[m.MooringError], str], ...] = (
         "AccessDenied",
         "MultiFactorAuthentication",
         m.AuthFailed,
-        "AWS does not accept the MFA code ({call}); a code is good once and for 30 seconds: update mfa_code",
+        "{who} does not accept the MFA code ({call}); a code is good once and for 30 seconds: update mfa_code",
     ),
     (
         "AccessDenied",
         "sts:TagSession",
         m.AccessDenied,
-        "AWS denies tagging the session ({call}); allow sts:TagSession to the role's trusted, or drop session_tags",
+        "{who} denies tagging the session ({call}); allow sts:TagSession to the role's trusted, or drop session_tags",
     ),
 )
 """Codes that mean several things, told apart by a fragment of the message. Looked at first."""
@@ -161,32 +162,32 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "gaierror ClientConnectorDNSError",
         m.Unreachable,
-        "the endpoint's name cannot be resolved ({call}); check the region, the endpoint and DNS",
+        "the name of {endpoint} cannot be resolved ({call}); check the region, the endpoint and DNS",
     ),
     (
         "SSLError ClientSSLError SSLCertVerificationError",
         m.Unreachable,
-        "the endpoint's certificate is not trusted ({call}); check the endpoint, or set AWS_CA_BUNDLE",
+        "the certificate of {endpoint} is not trusted ({call}); check the endpoint, or set AWS_CA_BUNDLE",
     ),
     (
         "ConnectTimeoutError",
         m.Unreachable,
-        "no connection in time ({call}); check the region, the endpoint and the network",
+        "no connection to {endpoint} in time ({call}); check {place}",
     ),
     (
         "ReadTimeoutError",
         m.Unreachable,
-        "no answer in time ({call}); check the network, or try again later",
+        "no answer of {endpoint} in time ({call}); check the network, or try again later",
     ),
     (
         "EndpointConnectionError",
         m.Unreachable,
-        "the endpoint cannot be reached ({call}); check the region, the endpoint and the network",
+        "{endpoint} cannot be reached ({call}); check {place}",
     ),
     (
         "ConnectionClosedError ResponseStreamingError IncompleteReadError",
         m.Unreachable,
-        "the endpoint closed the connection ({call}); try again later",
+        "{endpoint} closed the connection ({call}); try again later",
     ),
     (
         "ProxyConnectionError",
@@ -201,7 +202,7 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "ResponseParserError",
         m.Unreachable,
-        "the answer is not one of AWS's ({call}); check that the endpoint speaks this API",
+        "the answer of {endpoint} is not one of AWS's ({call}); check that it speaks this API",
     ),
     (
         "NoCredentialsError",
@@ -261,5 +262,10 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
 )
 """Names of exceptions, of botocore, aiohttp and Python, or of classes that they derive from."""
 
-OTHER = "AWS refused {call} with {code}; see the operation's page in AWS's API reference"
-HERE = "the call to AWS failed on this machine with {code} ({call}); run with --debug for more"
+OTHER = "{who} refused {call} with {code}; see the operation's page in AWS's API reference"
+DENIALS = {
+    "sts:AssumeRole": "{who} denies {call}; allow it in the identity's policies and in the trust policy of the role",
+    "sts:AssumeRoleWithWebIdentity": "{who} denies {call}; check the trust policy of the role",
+}
+"""What a denial means for these calls."""
+HERE = "the call failed on this machine with {code} ({call}); run with --debug for more"
