@@ -178,7 +178,7 @@ class Registry:
         routes = [route for route in self.routes() if any(kind_of(one) == kind for one in route.type.credentials)]
         if not routes:
             raise UnknownConnectorType(
-                f"no installed plugin makes clients of {kind!r} credentials; take the credentials themselves, by issue()"
+                f"no installed plugin makes clients of {kind!r} credentials; take the credentials themselves: issue()"
             )
         if len(routes) > 1:
             raise _conflict(f"{kind} credentials", [route.distribution for route in routes])
