@@ -28,7 +28,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (about / "entry_points.txt").write_text(entry_points)
         for module, text in modules.items():
             (folder / f"{module}.py").write_text(text)
-            monkeypatch.delitem(sys.modules, module, raising=False)
+            monkeypatch.setitem(sys.modules, module, sys)  # so that it is taken out again, whoever imports it meanwhile
+            del sys.modules[module]
         monkeypatch.syspath_prepend(folder)
         before = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), before))))

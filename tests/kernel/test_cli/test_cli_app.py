@@ -222,6 +222,15 @@ def test_doctor_finds_open_files(cli, registered, home: Path) -> None:
     assert checks(cli, "--offline")["file modes"][0] == "ok"
 
 
+def test_doctor_tells_of_a_lost_key_without_a_vendor(cli, registered, home: Path) -> None:
+    assert checks(cli, "--offline")["seals"] == ("ok", "1 connector opened")
+    (home / "master.key").unlink()
+    status, detail = checks(cli, "--offline", code=7)["seals"]
+    assert (status, detail.partition(":")[0]) == ("fail", "1 of 1 closed")
+    assert "restore its file" in detail
+    assert not (home / "master.key").exists()
+
+
 def test_doctor_tells_of_a_wrong_key_and_a_lost_clock(cli, registered, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime, timedelta
 

@@ -128,11 +128,25 @@ async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool
     place = "a plugin's store" if settings.store else str(settings.store_file)
     checks = [
         Check(check="store", status="ok", detail=f"{place}, {counted(len(connectors), 'connector')}"),
+        await _seals(broker, connectors),
         _clock(connectors),
     ]
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
     return [*checks, *await _connectors(run, broker, connectors)]
+
+
+async def _seals(broker: Broker, connectors: list[Connector]) -> Check:
+    """Whether the master key at hand opens every connector: a lost or wrong one shows here, without a vendor."""
+    problems: list[str] = []
+    for connector in connectors:
+        try:
+            await broker.secrets(connector.id)
+        except VaultError as error:
+            problems.append(error.message)
+    if problems:
+        return Check(check="seals", status="fail", detail=f"{len(problems)} of {len(connectors)} closed: {problems[0]}")
+    return Check(check="seals", status="ok", detail=f"{counted(len(connectors), 'connector')} opened")
 
 
 def _clock(connectors: list[Connector]) -> Check:
