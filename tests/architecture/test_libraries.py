@@ -16,9 +16,10 @@ ROOMS = {
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "cryptography": {"vault"},
+    "keyring": {"vault"},
     "structlog": {"journal"},
     "httpx": {"http"},
-    "filelock": {"shelf"},
+    "filelock": {"shelf", "vault"},
     "platformdirs": {"assembly"},
     "click": {"cli", "testing"},  # the conformance kit shows a plugin's own command
     "rich": {"cli"},

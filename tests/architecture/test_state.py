@@ -22,6 +22,8 @@ ALLOWED = {
     ("cli._connectors", "PLACES"): "a table of commands that nothing writes",
     ("cli._connectors", "group"): "click's groups are objects of modules",
     ("cli._connectors", "short"): "click's groups are objects of modules",
+    ("cli._vault", "group"): "click's groups are objects of modules",
+    ("cli._backup", "group"): "click's groups are objects of modules",
     ("cli._lazy", "CONTEXT"): "a table of settings that nothing writes",
     ("cli._types", "NAMES"): "a table of words that nothing writes",
     ("cli._values", "UNITS"): "a table of numbers that nothing writes",

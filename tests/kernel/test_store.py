@@ -21,7 +21,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mooring.errors import InvalidConfig, NameTaken, StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
+from mooring.errors import (
+    InvalidConfig,
+    NameTaken,
+    RecordDamaged,
+    StoreConflict,
+    StoreCorrupt,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from mooring.store import MemoryStore, SqliteStore, Store, open_sqlite
 from mooring.store._sqlite import APPLICATION_ID, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
 from mooring.types import Connector, Sealed
@@ -724,14 +732,37 @@ async def test_a_damaged_record_is_reported_without_an_echo_and_does_not_hide_th
         await store.add(FULL)
         await store.add(connector("good"))
         raw(path, f"UPDATE connectors SET {damage} WHERE name = 'full'")
-        for read in (store.find("full"), store.find(FULL.id), store.list()):
-            with pytest.raises(StoreCorrupt) as caught:
-                await read
-            assert "'full'" in caught.value.message or "CAST(x" in damage, "SQLite itself tells no more of those"
-            assert str(path) in caught.value.message
-            assert CANARY not in "".join(traceback.format_exception(caught.value))
+        errors = []
+        for key in ("full", FULL.id, FULL.id[:9]):
+            with pytest.raises(RecordDamaged) as caught:
+                await store.find(key)
+            errors.append(caught.value)
+        for labels in ({}, {"no": "such label"}):
+            found = await store.list(labels=labels)
+            assert found == ([] if labels else [connector("good")])
+            errors += found.damaged if not labels or "labels" in damage else []
 
+        assert len(errors) >= 4
+        for error in errors:
+            assert (error.id, error.name, error.type) == (FULL.id, "full", "acme")
+            assert "'full'" in error.message
+            assert str(path) in error.message
+            assert CANARY not in "".join(traceback.format_exception(error))
         assert await store.find("good") == connector("good")
+        assert not await store.discard("good"), "what can be read is not discarded"
+        assert not await store.discard("nobody")
+        assert await store.discard("full")
+        assert (await store.list(), (await store.list()).damaged) == ([connector("good")], [])
+
+
+async def test_a_record_whose_name_is_no_text_is_named_by_its_id(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(FULL)
+        raw(path, "UPDATE connectors SET name = CAST(x'66ff' AS TEXT)")
+        (error,) = (await store.list()).damaged
+
+        assert (error.id, error.name) == (FULL.id, "f\N{REPLACEMENT CHARACTER}")
+        assert await store.discard(FULL.id)
 
 
 # SQLite: where it cannot be

@@ -28,7 +28,7 @@ from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
 from mooring.types import Clock, Secret, Struct
-from mooring.vault import MasterKey, Vault, key_file, make_key_file, parse_keys
+from mooring.vault import EXTERNAL, KeyRing, MasterKey, Vault, parse_keys
 
 
 class SystemClock:
@@ -133,9 +133,7 @@ async def open_broker(
     clock = clock or SystemClock()
     system = SystemPlugins(system_plugins)
     registry = Registry(plugins)
-    if vault is None:
-        make = partial(make_key_file, settings.key_file) if settings.master_key is None else None
-        vault = Vault(partial(_master_keys, settings, system), make)
+    vault = vault or open_vault(settings, system)
     async with AsyncExitStack() as stack:
         if store is None:
             store = await stack.enter_async_context(_open_store(settings, system))
@@ -190,10 +188,14 @@ def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncConte
     raise StoreUnavailable(f"no installed plugin serves a store of the scheme {scheme!r}; check MOORING_STORE")
 
 
-def _master_keys(settings: Settings, system: SystemPlugins) -> tuple[MasterKey, ...]:
-    text = settings.master_key
-    if text is None:
-        return key_file(settings.key_file)
+def open_vault(settings: Settings, system: SystemPlugins) -> Vault:
+    """A vault with the master keys of the settings: those of the host, else the ring in `home`; read when needed."""
+    if settings.master_key is None:
+        return Vault(KeyRing(settings.key_file))
+    return Vault(partial(_given_keys, settings.master_key, system))
+
+
+def _given_keys(text: str, system: SystemPlugins) -> tuple[MasterKey, ...]:
     try:
         return parse_keys(text, "MOORING_MASTER_KEY")
     except NoMasterKey:
@@ -203,7 +205,7 @@ def _master_keys(settings: Settings, system: SystemPlugins) -> tuple[MasterKey, 
 
     for key in system.hook.master_key(url=text):
         if key is not None:
-            return parse_keys(f"external:{base64.b64encode(key).decode()}", "MOORING_MASTER_KEY")
+            return parse_keys(f"{EXTERNAL}:{base64.b64encode(key).decode()}", "MOORING_MASTER_KEY")
     raise NoMasterKey("no installed plugin serves the scheme of MOORING_MASTER_KEY; give id:key, or install the plugin")
 
 

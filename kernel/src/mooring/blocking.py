@@ -67,6 +67,13 @@ class BlockingBroker:
     delete = _waiting(Broker.delete)
     verify = _waiting(Broker.verify)
     explain = _waiting(Broker.explain)
+    discard = _waiting(Broker.discard)
+    keys = _waiting(Broker.keys)
+    rotate_keys = _waiting(Broker.rotate_keys)
+    prune_keys = _waiting(Broker.prune_keys)
+    back_up = _waiting(Broker.back_up)
+    restore = _waiting(Broker.restore)
+    check = _waiting(Broker.check)
     issue = _at_hand_first(Broker.peek, Broker.issue)
 
     def types(self) -> tuple[ConnectorType, ...]:

@@ -7,14 +7,16 @@ Two axes, both of which a caller can ask: whose fault it is (the branch) and whe
     |- ConfigError            the caller must change something
     |   |- UnknownConnector, UnknownConnectorType, UnknownAuthMethod, UnsupportedResource
     |   |- InvalidConfig      names the field, never its value
-    |   |- NameTaken, NothingToLift, NotPermitted, NotNarrowed, LongLived, ConnectorExpired
+    |   |- NameTaken, NothingToLift, NotPermitted, NotNarrowed, LongLived, ConnectorExpired,
+    |   |- BrokerClosed
     |- PluginError            the plugin's author must change something
     |   |- PluginConflict, BrokenPlugin
     |- VendorError            the other side said no, or nothing
     |   |- AuthFailed, AccessDenied, ResourceNotFound, Rejected
     |   `- retryable: Throttled, Unreachable, Overdue
-    |- StoreError             StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
-    `- VaultError             NoMasterKey, WrongKey, Tampered
+    |- StoreError             StoreConflict, StoreCorrupt, RecordDamaged, StoreTooNew,
+    |                          StoreUnavailable
+    `- VaultError             NoMasterKey, WrongKey, KeyRetired, Tampered
 
 A message is one sentence: what is wrong, which name, and what to do. It never holds a secret or the value of a field.
 """
@@ -101,6 +103,10 @@ class ConnectorExpired(ConfigError):
     """Raised when the connector's own credentials have passed their `expires_at`."""
 
 
+class BrokerClosed(ConfigError):
+    """Raised when a broker is used after its context was left, or in a child process that was forked from its own."""
+
+
 class PluginError(MooringError):
     """Raised when a plugin's author must change something."""
 
@@ -163,6 +169,19 @@ class StoreCorrupt(StoreError):
     """Raised when the store's file is damaged or is not a mooring store. It is left untouched."""
 
 
+class RecordDamaged(StoreError):
+    """Raised when one record of the store cannot be read; the others can.
+
+    `id`, `name` and `type` are the connector's, as far as they can be read themselves.
+    """
+
+    def __init__(self, message: str, *, id: str = "", name: str = "", type: str = "") -> None:
+        super().__init__(message)
+        self.id = id
+        self.name = name
+        self.type = type
+
+
 class StoreTooNew(StoreError):
     """Raised when a newer mooring wrote the store. It is left untouched."""
 
@@ -181,6 +200,10 @@ class NoMasterKey(VaultError):
 
 class WrongKey(VaultError):
     """Raised when the master key at hand is not the one that sealed the secret."""
+
+
+class KeyRetired(VaultError):
+    """Raised when something was sealed under a master key that a rotation has retired."""
 
 
 class Tampered(VaultError):

@@ -102,6 +102,14 @@ class IssueFailed(ConnectorEvent, tag=True):
     message: str
 
 
+class KeyRotated(Event, tag=True):
+    """Connectors were wrapped under another master key."""
+
+    key_id: str
+    rewrapped: int
+    retired: int
+
+
 class TaskFailed(Event, tag=True):
     """Something that ran beside the broker (a subscriber, a plugin's task) ended with an error."""
 

@@ -1,8 +1,23 @@
 """The broker: register, verify, discover, issue, client; one file a verb."""
 
+from mooring.broker._backup import Report, Restored
 from mooring.broker._broker import Broker
 from mooring.broker._desk import Budgets, Desk
 from mooring.broker._discover import Discovery, Failed, Finished, Found
+from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
 
-__all__ = ["Broker", "Budgets", "Changes", "Desk", "Discovery", "Failed", "Finished", "Found"]
+__all__ = [
+    "Broker",
+    "Budgets",
+    "Changes",
+    "Desk",
+    "Discovery",
+    "Failed",
+    "Finished",
+    "Found",
+    "KeyStatus",
+    "Report",
+    "Restored",
+    "Rotation",
+]

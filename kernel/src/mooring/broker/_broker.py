@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Unpack
 
 import msgspec
 
-from mooring.broker import _discover, _register, _verify
+from mooring import __version__
+from mooring.broker import _backup, _discover, _keys, _register, _verify
+from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import Desk, guard
 from mooring.broker._issue import Issuer, Wish
+from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
 from mooring.credentials import Credentials, Issued
-from mooring.errors import UnsupportedResource
+from mooring.errors import BrokerClosed, UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted
 from mooring.registry import Plugin, Registry
+from mooring.store import Connectors
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
+from mooring.vault import BackupNote, Place
 
 
 class Broker:
@@ -29,8 +36,27 @@ class Broker:
     """
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._issuer = Issuer(desk)
+        self._rooms: tuple[Desk, Issuer] | None = (desk, Issuer(desk))
+        self._process = os.getpid()
+
+    def _opened(self) -> tuple[Desk, Issuer]:
+        """The rooms, while they are open, in the process that opened them.
+
+        Raises:
+            BrokerClosed: they are not.
+        """
+        if self._rooms is not None and self._process == os.getpid():
+            return self._rooms
+        why = "was closed" if self._rooms is None else "belongs to the process that this one was forked from"
+        raise BrokerClosed(f"this broker {why}; open another with open_broker()")
+
+    @property
+    def _desk(self) -> Desk:
+        return self._opened()[0]
+
+    @property
+    def _issuer(self) -> Issuer:
+        return self._opened()[1]
 
     # -- connector types ------------------------------------------------------------------------------------------
 
@@ -150,7 +176,7 @@ class Broker:
         Raises:
             WrongKey, Tampered: they cannot be opened.
         """
-        return self._desk.open(await self._desk.find(connector))
+        return await self._desk.open(await self._desk.find(connector))
 
     async def list(
         self,
@@ -160,8 +186,8 @@ class Broker:
         resource_type: str | None = None,
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
-    ) -> list[Connector]:
-        """The connectors that match all filters, by name.
+    ) -> Connectors:
+        """The connectors that match all filters, by name, and in `damaged` the records that cannot be read.
 
         Args:
             type: of this connector type.
@@ -175,7 +201,8 @@ class Broker:
         )
         if resource_type is None and resource_id is None:
             return found
-        return [one for one in found if _discover.may_reach(self._desk, one, resource_type, resource_id)]
+        reaching = (one for one in found if _discover.may_reach(self._desk, one, resource_type, resource_id))
+        return Connectors(reaching, found.damaged)
 
     async def update(self, connector: str, *, verify: bool = True, **changes: Unpack[_register.Changes]) -> Connector:
         """Change a connector, once the vendor has accepted the change. What is issued from now on is by the new one.
@@ -184,20 +211,31 @@ class Broker:
             StoreConflict: somebody else changed it meanwhile.
             InvalidConfig, UnknownAuthMethod, NameTaken, VendorError: nothing was changed.
         """
-        found = await self._desk.find(connector)
+        desk, issuer = self._opened()
+        found = await desk.find(connector)
         try:
-            return await _register.update(self._desk, found, changes, check=verify)
+            return await _register.update(desk, found, changes, check=verify)
         finally:
-            self._issuer.forget()  # also when cancelled: the store may have taken it
+            issuer.forget()  # also when cancelled: the store may have taken it
 
     async def delete(self, connector: str) -> Connector:
-        """Remove a connector; what it issued lives until it ends."""
-        found = await self._desk.find(connector)
+        """Remove a connector; what it issued lives until it ends.
+
+        Raises:
+            StoreConflict: somebody else changed or deleted it meanwhile.
+            RecordDamaged: its record cannot be read; see `discard`.
+        """
+        desk, issuer = self._opened()
+        found = await desk.find(connector)
         try:
-            await _register.delete(self._desk, found)
+            await _register.delete(desk, found)
         finally:
-            self._issuer.forget()
+            issuer.forget()
         return found
+
+    async def discard(self, connector: str) -> bool:
+        """Remove a record that cannot be read, by its exact name or id; whether there was one."""
+        return await self._desk.store.discard(connector)
 
     async def verify(
         self, connector: str, *, resource_type: str | None = None, resource_id: str | None = None
@@ -234,7 +272,7 @@ class Broker:
             named = {one.id if isinstance(one, Connector) else (await self._desk.find(one)).id for one in connectors}
         found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
         if named is not None:
-            found = [one for one in found if one.id in named]
+            found = Connectors(one for one in found if one.id in named)
         async with _discover.discover(self._desk, found, resource_type, resource_id) as replies:
             yield replies
 
@@ -332,6 +370,71 @@ class Broker:
                 client = await stack.enter_async_context(route.client(request))
             yield client
 
+    # -- master keys and backups ----------------------------------------------------------------------------------
+
+    async def keys(self) -> Sequence[KeyStatus]:
+        """Every master key that is at hand or that the store knows of, the active one first."""
+        return await _keys.status(self._desk)
+
+    async def rotate_keys(
+        self, *, into: Place = "file", progress: Callable[[int, int], None] | None = None
+    ) -> Rotation:
+        """Make a new master key and wrap everything under it, while everybody goes on; older keys are retired.
+
+        A rotation that was cut short is finished instead. Where the host gives the keys, everything is wrapped under
+        the first of them.
+
+        Args:
+            into: where the new key shall lie.
+            progress: told how many records are done, of how many.
+
+        Raises:
+            NoMasterKey, WrongKey: there is no key, or the new one cannot be kept.
+            ConfigError: the host gives the keys, and everything is under the first.
+            VaultError: another process is rotating them.
+        """
+        return await _keys.rotate(self._desk, into, progress)
+
+    async def prune_keys(self) -> Sequence[str]:
+        """Remove the retired master keys for good; gives their ids. Backups made under them open no more.
+
+        Raises:
+            ConfigError: the host gives the keys.
+            VaultError: another process is changing them.
+        """
+        return await _keys.prune(self._desk)
+
+    async def back_up(self, path: Path) -> BackupNote:
+        """Write everything that is stored, as of one moment and sealed, into a new file.
+
+        Raises:
+            NameTaken: there is a file already.
+            ConfigError: the store is not a file of mooring's.
+        """
+        return await _backup.back_up(self._desk, path, __version__)
+
+    async def restore(self, path: Path, *, replace: bool = False) -> Restored:
+        """Put what a backup holds in the place of what is stored, in one step.
+
+        Args:
+            path: what `back_up` wrote, here or on another machine.
+            replace: also if connectors are stored; these are backed up first, beside the store.
+
+        Raises:
+            NameTaken: connectors are stored.
+            StoreCorrupt, StoreTooNew: the backup is damaged, foreign or too new; nothing was changed.
+            NoMasterKey, WrongKey: the master key that sealed it is not at hand.
+        """
+        desk, issuer = self._opened()
+        try:
+            return await _backup.restore(desk, path, __version__, replace=replace)
+        finally:
+            issuer.forget()
+
+    async def check(self, backup: Path | None = None) -> Report:
+        """Look at the store's file, every record and every seal; or at those of a backup. Changes nothing."""
+        return await _backup.check(self._desk, backup)
+
     # -- events ---------------------------------------------------------------------------------------------------
 
     def subscribe(self, *types: type[Event], buffer: int = 256) -> AbstractAsyncContextManager[Subscription]:
@@ -339,5 +442,7 @@ class Broker:
         return self._desk.bus.subscribe(*types, buffer=buffer)
 
     def close(self) -> None:
-        """Let go of what plugins keep; called by `open_broker`."""
-        self._desk.lifespans.close()
+        """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""
+        if self._rooms is not None:
+            self._rooms[0].lifespans.close()
+            self._rooms = None

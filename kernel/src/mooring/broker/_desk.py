@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from mooring.broker._lifespans import Lifespans
@@ -17,6 +18,7 @@ from mooring.errors import (
     BrokenPlugin,
     ConnectorExpired,
     InvalidConfig,
+    KeyRetired,
     MooringError,
     NoMasterKey,
     NotPermitted,
@@ -24,13 +26,14 @@ from mooring.errors import (
     Tampered,
     UnknownConnector,
     UnsupportedResource,
+    WrongKey,
     suggest,
 )
 from mooring.hookspecs import Context, Tools
 from mooring.registry import Registry, Route
-from mooring.store import Store
+from mooring.store import KeyRecord, Store
 from mooring.types import AuthMethod, Config, Connector, Secret, Struct, build_config
-from mooring.vault import Vault
+from mooring.vault import MasterKey, Vault
 
 T = TypeVar("T")
 
@@ -83,6 +86,7 @@ class Desk:
         self.allow_implicit = allow_implicit
         self.opened = opened
         self.lifespans = Lifespans(bus, tools)
+        self._noted: list[MasterKey] = []
 
     async def find(self, name_or_id: str) -> Connector:
         """The connector of that name, id or unique beginning of an id, or `UnknownConnector`."""
@@ -100,26 +104,70 @@ class Desk:
             )
 
     async def prepare_to_seal(self) -> None:
-        """Make the first master key, if there is none and nothing is sealed yet.
+        """Have a master key, and have the store know it; the first one is made, if nothing is sealed yet.
 
         Raises:
             NoMasterKey: there is none, but connectors are sealed: a new one would hide that the old one is lost.
+            WrongKey: the store knows another key of that name.
         """
-        if self.vault.ready():
-            return
-        if lost := {one.sealed.key_id for one in await self.store.list() if one.sealed}:
-            names = ", ".join(sorted(map(repr, lost)))
-            raise NoMasterKey(
-                f"there is no master key, but connectors are sealed under {names}; "
-                "restore its file, or set MOORING_MASTER_KEY"
-            )
-        self.vault.make_key()
+        if not self.vault.ready():
+            if lost := await self.store.key_uses():
+                names = ", ".join(sorted(map(repr, lost)))
+                raise NoMasterKey(
+                    f"there is no master key, but connectors are sealed under {names}; "
+                    "restore its file, or set MOORING_MASTER_KEY"
+                )
+            self.vault.make_key()
+        await self.note_key(self.vault.keys[0])
 
-    def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
+    async def note_key(self, key: MasterKey) -> None:
+        """Have the store know a master key, once.
+
+        Raises:
+            WrongKey: the store knows another key of that name.
+        """
+        if key in self._noted:
+            return
+        await self.fetch(key.id)
+        check = self.vault.check(key)
+        record = KeyRecord(id=key.id, check=check, source=key.source, created_at=self.clock.now())
+        if (await self.store.note_key(record)).check != check:
+            raise WrongKey(
+                f"master key {key.id!r} from {key.source} is not the key of that name that this store knows; "
+                "provide the right one, or give the new one a name of its own"
+            )
+        self._noted.append(key)
+
+    def forget_keys(self) -> None:
+        """What the store knows of master keys may be another now."""
+        self._noted.clear()
+
+    async def fetch(self, key_id: str | None = None) -> None:
+        """Have a master key (the active one, if none is named) at hand; the OS keyring may take a while."""
+        if self.vault.waits(key_id):
+            await anyio.to_thread.run_sync(self.vault.fetch, key_id, abandon_on_cancel=True)
+
+    async def seal(self, connector: Connector, secrets: Mapping[str, Secret]) -> Connector:
         """The connector with these secrets, sealed for it as it is (see `bound`); without secrets it binds no less."""
+        await self.prepare_to_seal()
         return msgspec.structs.replace(connector, sealed=self.vault.seal(bound(connector), secrets))
 
-    def open(self, connector: Connector) -> dict[str, Secret]:
+    async def write(self, write: Callable[[Connector], Awaitable[None]], connector: Connector) -> Connector:
+        """Store a sealed connector; wrapped anew, if its master key was retired by another process meanwhile."""
+        try:
+            await write(connector)
+        except KeyRetired:
+            if connector.sealed is None:
+                raise
+            self.vault.reload()
+            await self.prepare_to_seal()
+            connector = msgspec.structs.replace(connector, sealed=self.vault.rewrap(bound(connector), connector.sealed))
+        else:
+            return connector
+        await write(connector)
+        return connector
+
+    async def open(self, connector: Connector) -> dict[str, Secret]:
         """The connector's secrets.
 
         Raises:
@@ -127,14 +175,15 @@ class Desk:
         """
         if connector.sealed is None:
             raise Tampered(f"connector {connector.name!r} has lost its seal; restore a backup or register it again")
+        await self.fetch(connector.sealed.key_id)
         secrets = self.vault.open(bound(connector), connector.sealed)
         if self.opened is not None:
             self.opened(secrets.values())
         return secrets
 
-    def open_config(self, connector: Connector, route: Route) -> Config:
+    async def open_config(self, connector: Connector, route: Route) -> Config:
         """The connector's configuration with its secrets, for a plugin's eyes."""
-        secrets = self.open(connector)
+        secrets = await self.open(connector)
         return build_config(route.auth_method(connector.auth_method).config, connector.settings | secrets)
 
     def target(
@@ -209,7 +258,7 @@ class Desk:
             expires_at=connector.expires_at,
             shared=shared,
         )
-        config = self.open_config(connector, route)
+        config = await self.open_config(connector, route)
         failure: Exception | None = None
         with guard(route, "authenticate"):
             async with route.authenticate(config, context) as session:

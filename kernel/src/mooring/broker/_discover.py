@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -16,12 +16,14 @@ from mooring.errors import (
     InvalidConfig,
     MooringError,
     PluginError,
+    RecordDamaged,
     UnknownConnectorType,
     UnsupportedResource,
 )
 from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound
 from mooring.hookspecs import DiscoverRequest
 from mooring.registry import Route
+from mooring.store import Connectors
 from mooring.types import Connector, Resource, Struct, Unit
 
 MAX_CONNECTORS = 200
@@ -69,16 +71,19 @@ class Question(Struct):
 
 @asynccontextmanager
 async def discover(
-    desk: Desk, connectors: Sequence[Connector], resource_type: str | None, resource_id: str | None
+    desk: Desk, connectors: Connectors, resource_type: str | None, resource_id: str | None
 ) -> AsyncGenerator[AsyncIterator[Discovery], None]:
     """Ask the connectors; a connector that the filter rules out is not asked."""
     desk.bus.publish(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors)))
 
-    async def ask(connector: Connector, reply: Reply) -> None:
-        await _ask_connector(desk, connector, resource_type, resource_id, reply)
+    async def ask(job: Connector | RecordDamaged, reply: Reply) -> None:
+        if isinstance(job, RecordDamaged):
+            await reply(_failed(_unread(desk, job), None, "", job))
+        else:
+            await _ask_connector(desk, job, resource_type, resource_id, reply)
 
     async with (
-        desk.bus.scatter(connectors, ask, limit=MAX_CONNECTORS) as replies,
+        desk.bus.scatter((*connectors, *connectors.damaged), ask, limit=MAX_CONNECTORS) as replies,
         aclosing(_read(desk, replies, len(connectors))) as found,
     ):
         yield found
@@ -187,6 +192,12 @@ async def _ask_unit(
                 count += 1
                 await reply(Found(connector=connector, resource=found))
     await reply(Finished(connector=connector, resource_type=request.resource_type, unit=request.unit.name, count=count))
+
+
+def _unread(desk: Desk, error: RecordDamaged) -> Connector:
+    """As much of a connector as can be read of a damaged record."""
+    now = desk.clock.now()
+    return Connector(id=error.id, name=error.name, type=error.type, auth_method="", created_at=now, updated_at=now)
 
 
 def _failed(connector: Connector, resource_type: str | None, unit: str, error: Exception | None) -> Failed:

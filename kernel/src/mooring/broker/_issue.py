@@ -119,7 +119,7 @@ class Issuer:
             key, _ = self._resolve(connector, route, wish)
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
-            config = self._desk.open_config(connector, route)
+            config = await self._desk.open_config(connector, route)
             with guard(route, "explain"):
                 return checked(route, "explain", route.explain(config, _request(connector, key, consumer)), Explanation)
 

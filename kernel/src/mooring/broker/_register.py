@@ -55,7 +55,6 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
         settings, secrets = split_config(_config(method, values))
-        await desk.prepare_to_seal()
         connector = msgspec.structs.replace(
             draft,
             id=str(uuid.uuid4()),
@@ -63,11 +62,11 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
             settings=settings,
             owner=draft.owner or desk.owner,
         )
-        connector = desk.seal(_scoped(desk, route, connector), secrets)
+        connector = await desk.seal(_scoped(desk, route, connector), secrets)
         if check:
             identity = await verify(desk, connector)
             connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
-        await desk.store.add(connector)
+        connector = await desk.write(desk.store.add, connector)
     desk.bus.publish(ConnectorRegistered(at=desk.clock.now(), **_about(connector)))
     return connector
 
@@ -90,7 +89,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         desk.permit(method)
         secrets = None
         if "config" in changes or method.name != connector.auth_method:
-            before = desk.open(connector)
+            before = await desk.open(connector)
             present = connector.settings | before if method.name == connector.auth_method else {}
             config = build_config(method.config, present | dict(changes.get("config", {})))
             settings, secrets = split_config(config)
@@ -99,14 +98,13 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
                 draft = msgspec.structs.replace(draft, expires_at=None)  # that was when the old secrets end
         draft = _scoped(desk, route, draft)
         if secrets is None and bound(draft) != bound(connector):
-            secrets = desk.open(connector)
+            secrets = await desk.open(connector)
         if secrets is not None:
-            await desk.prepare_to_seal()
-            draft = desk.seal(draft, secrets)
+            draft = await desk.seal(draft, secrets)
         if check:
             identity = await verify(desk, draft)
             draft = msgspec.structs.replace(draft, expires_at=draft.expires_at or identity.expires_at)
-        await desk.store.replace(draft)
+        draft = await desk.write(desk.store.replace, draft)
     desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft)))
     return draft

@@ -91,7 +91,7 @@ async def _chosen(
     broker: Broker, names: Sequence[str], type: str | None, resource_type: str | None, labels: dict[str, str | None]
 ) -> list[Connector]:
     """The connectors to ask. One that was named and cannot be among them is told why; if none can, that is an error."""
-    found = await broker.list(type=type, resource_type=resource_type, labels=labels)
+    found: list[Connector] = await broker.list(type=type, resource_type=resource_type, labels=labels)
     if names:
         named = {one.id: one for one in [await broker.get(name) for name in names]}
         found = [one for one in found if one.id in named]

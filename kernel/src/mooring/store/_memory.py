@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from mooring.errors import NameTaken, StoreConflict
+import msgspec
+
+from mooring.errors import KeyRetired, NameTaken, StoreConflict
+from mooring.store._port import Connectors, KeyRecord, Rewrapped
 from mooring.types import Connector
 
 ID_PREFIX_LENGTH = 8
@@ -15,6 +20,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._connectors: dict[str, Connector] = {}
+        self._keys: dict[str, KeyRecord] = {}
         self._changes = 0
 
     async def add(self, connector: Connector) -> None:
@@ -22,6 +28,7 @@ class MemoryStore:
         self._refuse_taken(connector)
         if connector.id in self._connectors:
             raise conflict(connector.name)
+        self._refuse_retired(connector)
         self._connectors[connector.id] = connector
         self._changes += 1
 
@@ -42,7 +49,7 @@ class MemoryStore:
         auth_method: str | None = None,
         resource_type: str | None = None,
         labels: Mapping[str, str | None] | None = None,
-    ) -> list[Connector]:
+    ) -> Connectors:
         """See `Store.list`."""
 
         def matches(one: Connector) -> bool:
@@ -53,12 +60,13 @@ class MemoryStore:
                 and all(key in one.labels and value in (None, one.labels[key]) for key, value in (labels or {}).items())
             )
 
-        return sorted(filter(matches, self._connectors.values()), key=lambda one: one.name)
+        return Connectors(sorted(filter(matches, self._connectors.values()), key=lambda one: one.name))
 
     async def replace(self, connector: Connector) -> None:
         """See `Store.replace`."""
         self._refuse_stale(connector, connector.version - 1)
         self._refuse_taken(connector)
+        self._refuse_retired(connector)
         self._connectors[connector.id] = connector
         self._changes += 1
 
@@ -68,18 +76,65 @@ class MemoryStore:
         del self._connectors[connector.id]
         self._changes += 1
 
+    async def discard(self, name_or_id: str) -> bool:
+        """See `Store.discard`; nothing is damaged here."""
+        return False
+
     async def changes(self) -> int:
         """See `Store.changes`."""
         return self._changes
+
+    async def keys(self) -> Sequence[KeyRecord]:
+        """See `Store.keys`."""
+        return sorted(self._keys.values(), key=lambda key: key.created_at)
+
+    async def note_key(self, key: KeyRecord) -> KeyRecord:
+        """See `Store.note_key`."""
+        return self._keys.setdefault(key.id, key)
+
+    async def key_uses(self) -> Mapping[str, int]:
+        """See `Store.key_uses`."""
+        return Counter(one.sealed.key_id for one in self._connectors.values() if one.sealed)
+
+    async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
+        """See `Store.rewrap`."""
+        made = 0
+        for connector, sealed in ((one.connector, one.sealed) for one in changes):
+            stored = self._connectors.get(connector.id)
+            if stored is not None and stored.sealed == connector.sealed:
+                self._connectors[stored.id] = msgspec.structs.replace(stored, sealed=sealed)
+                made += 1
+        self._changes += 1
+        return made
+
+    async def retire_key(self, key_id: str, at: datetime) -> bool:
+        """See `Store.retire_key`."""
+        key = self._keys.get(key_id)
+        if key is None or (await self.key_uses()).get(key_id):
+            return False
+        self._keys[key_id] = key if key.retired_at else msgspec.structs.replace(key, retired_at=at)
+        return True
 
     def _refuse_taken(self, connector: Connector) -> None:
         if any(one.name == connector.name and one.id != connector.id for one in self._connectors.values()):
             raise name_taken(connector.name)
 
+    def _refuse_retired(self, connector: Connector) -> None:
+        key = connector.sealed and self._keys.get(connector.sealed.key_id)
+        if key and key.retired_at:
+            raise retired(key.id)
+
     def _refuse_stale(self, connector: Connector, version: int) -> None:
         stored = self._connectors.get(connector.id)
         if stored is None or stored.version != version:
             raise conflict(connector.name)
+
+
+def retired(key_id: str) -> KeyRetired:
+    """The error for something sealed under a key that is retired."""
+    return KeyRetired(
+        f"master key {key_id!r} was retired by a rotation; put the one that replaced it first in MOORING_MASTER_KEY"
+    )
 
 
 def name_taken(name: str) -> NameTaken:

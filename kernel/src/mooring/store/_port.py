@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from mooring.types import Connector
+from mooring.errors import RecordDamaged
+from mooring.types import Connector, Sealed, Struct
+
+
+class Connectors(list[Connector]):
+    """Connectors by name; beside them, in `damaged`, the error of each record that cannot be read."""
+
+    def __init__(self, connectors: Iterable[Connector] = (), damaged: Iterable[RecordDamaged] = ()) -> None:
+        super().__init__(connectors)
+        self.damaged = list(damaged)
+
+
+class KeyRecord(Struct):
+    """What the store knows of a master key; never the key itself."""
+
+    id: str
+    check: bytes
+    """Its fingerprint: another key of the same id is noticed before anything is sealed under it."""
+    source: str
+    """Where it came from, in words."""
+    created_at: datetime
+    """When it was first used here."""
+    retired_at: datetime | None = None
+    """Since when nothing may be sealed under it."""
+
+
+class Rewrapped(Struct):
+    """A connector as it was read, and its seal under another master key."""
+
+    connector: Connector
+    sealed: Sealed
 
 
 class Store(Protocol):
@@ -17,11 +50,16 @@ class Store(Protocol):
         Raises:
             NameTaken: a connector of that name exists.
             StoreConflict: one of that id does.
+            KeyRetired: it is sealed under a key that is retired.
         """
         ...
 
     async def find(self, name_or_id: str) -> Connector | None:
-        """The connector of that id, else name, else unique beginning of an id (8 characters or more)."""
+        """The connector of that id, else name, else unique beginning of an id (8 characters or more).
+
+        Raises:
+            RecordDamaged: there is one, and it cannot be read.
+        """
         ...
 
     async def list(
@@ -31,8 +69,8 @@ class Store(Protocol):
         auth_method: str | None = None,
         resource_type: str | None = None,
         labels: Mapping[str, str | None] | None = None,
-    ) -> list[Connector]:
-        """Connectors by name, those that match all filters.
+    ) -> Connectors:
+        """Connectors by name, those that match all filters, and the records that cannot be read.
 
         Args:
             type: of this connector type.
@@ -48,6 +86,7 @@ class Store(Protocol):
         Raises:
             StoreConflict: somebody else changed or deleted it since.
             NameTaken: its new name is another connector's.
+            KeyRetired: it is sealed under a key that is retired.
         """
         ...
 
@@ -59,6 +98,69 @@ class Store(Protocol):
         """
         ...
 
+    async def discard(self, name_or_id: str) -> bool:
+        """Remove a record that cannot be read, by its exact name or id; whether there was one."""
+        ...
+
     async def changes(self) -> int:
         """A number that differs from the last one if another process or connection has written since."""
+        ...
+
+    async def keys(self) -> Sequence[KeyRecord]:
+        """The master keys that were ever noted, by when they were."""
+        ...
+
+    async def note_key(self, key: KeyRecord) -> KeyRecord:
+        """Remember a master key, if none of that id is known; gives what is known of it."""
+        ...
+
+    async def key_uses(self) -> Mapping[str, int]:
+        """How many records are sealed under each master key; damaged ones too, as far as they tell."""
+        ...
+
+    async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
+        """Replace seals, all in one step, and leave out each that is not any more as it was read; how many were."""
+        ...
+
+    async def retire_key(self, key_id: str, at: datetime) -> bool:
+        """See that nothing is sealed under a key from now on; refused (False) while anything is."""
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A store that is a file, and can be copied and restored as one."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    async def snapshot(self, path: Path) -> None:
+        """Write all of it, as of one moment, into a new file.
+
+        Raises:
+            StoreUnavailable: it cannot be written.
+        """
+        ...
+
+    async def restore(self, path: Path) -> None:
+        """Become what that file holds, in one step: other processes see either the one or the other.
+
+        Raises:
+            StoreCorrupt: the file is damaged, or not what `snapshot` wrote.
+            StoreTooNew: a newer mooring wrote it.
+        """
+        ...
+
+    def reading(self, path: Path) -> AbstractAsyncContextManager[Store]:
+        """Another store of this kind, in a file that `snapshot` wrote.
+
+        Raises:
+            StoreCorrupt, StoreTooNew: as `restore`.
+        """
+        ...
+
+    async def check(self) -> Sequence[str]:
+        """What is wrong with the file itself, in sentences; nothing if it is sound."""
         ...

@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiosqlite
 import anyio
+import anyio.to_thread
 import msgspec
 
-from mooring.errors import InvalidConfig, NameTaken, StoreConflict, StoreCorrupt, StoreTooNew, StoreUnavailable
-from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken
+from mooring.errors import (
+    InvalidConfig,
+    KeyRetired,
+    NameTaken,
+    RecordDamaged,
+    StoreConflict,
+    StoreCorrupt,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retired
+from mooring.store._port import Connectors, KeyRecord, Rewrapped
 from mooring.types import Connector, Sealed
 
 APPLICATION_ID: Final = 0x6D6F6F72  # "moor", in the file's header (sqlite.org/fileformat.html)
@@ -51,6 +64,18 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX connectors_by_type ON connectors (type, name);
     """,
+    """
+    ALTER TABLE connectors ADD COLUMN key_id TEXT;
+    UPDATE connectors SET key_id = sealed_under(sealed);
+    CREATE INDEX connectors_by_key ON connectors (key_id);
+    CREATE TABLE master_keys (
+        id TEXT PRIMARY KEY,
+        fingerprint BLOB NOT NULL,
+        source TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        retired_at TEXT
+    ) STRICT;
+    """,
 )
 """One script a schema version. A store of version n has run the first n; never edit one that was released."""
 
@@ -59,13 +84,27 @@ COLUMNS: Final = (
     "owner", "expires_at", "expires_skew", "ttl", "allow_unnarrowed", "allow_long_lived", "created_at", "updated_at",
     "version",
 )  # fmt: skip
+WRITTEN: Final = (*COLUMNS, "key_id")
+"""What is written: `key_id` says in a column of its own under which master key the record is sealed."""
+SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FROM master_keys"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
+NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
+SMALLEST: Final = 512
+"""No database is smaller (sqlite.org/fileformat.html); SQLite takes a file of a few bytes for an empty one."""
+FULL_BYTES: Final = 1 << 16
+"""A file system with less room than this is full: SQLite reports the lack of room beside its file as a disk error."""
+PROBLEMS: Final = 20
+"""How many problems of a file are told at most."""
 
 UNSAFE_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs",
      "fuse.s3fs", "fuse.rclone", "fuse.juicefs", "davfs", "virtiofs", "vboxsf"}
 )  # fmt: skip
 """File systems that several machines may share, where WAL's shared memory does not work (sqlite.org/wal.html)."""
+
+
+class NotTextError(Exception):
+    """A record holds bytes where text should be."""
 
 
 class SqliteStore:
@@ -75,25 +114,38 @@ class SqliteStore:
         self._connection = connection
         self._path = path
 
+    @property
+    def path(self) -> Path:
+        """See `Portable.path`."""
+        return self._path
+
     async def add(self, connector: Connector) -> None:
         """See `Store.add`."""
-        marks = ", ".join("?" * len(COLUMNS))
-        statement = f"INSERT INTO connectors ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608  column names of ours
+        marks = ", ".join("?" * len(WRITTEN))
+        statement = f"INSERT INTO connectors ({', '.join(WRITTEN)}) SELECT {marks} WHERE {NOT_RETIRED}"
+        row = _row(connector)
         try:
-            await self._write(statement, _row(connector))
+            if await self._write(statement, (*row, row[-1])):
+                return
+            problem: NameTaken | StoreConflict | KeyRetired = retired(row[-1])
         except sqlite3.IntegrityError as error:
             problem = _clash(error, connector)
-        else:
-            return
         raise problem
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        rows = await self._read(f"{SELECT} WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1", (name_or_id,))
-        if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
-            last = name_or_id + "\U0010ffff"
-            rows = await self._read(f"{SELECT} WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, last))
-        return self._connector(rows[0]) if len(rows) == 1 else None
+        where = "WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
+        values: tuple[str, ...] = (name_or_id,)
+        try:
+            rows = await self._read(f"{SELECT} {where}", values)
+            if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
+                where, values = "WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, name_or_id + "\U0010ffff")
+                rows = await self._read(f"{SELECT} {where}", values)
+        except NotTextError:
+            error = await self._damaged(where, values)
+        else:
+            return self._connector(rows[0]) if len(rows) == 1 else None
+        raise error
 
     async def list(
         self,
@@ -102,7 +154,7 @@ class SqliteStore:
         auth_method: str | None = None,
         resource_type: str | None = None,
         labels: Mapping[str, str | None] | None = None,
-    ) -> list[Connector]:
+    ) -> Connectors:
         """See `Store.list`."""
         wheres: list[str] = []
         values: list[str] = []
@@ -115,24 +167,34 @@ class SqliteStore:
             values.append(resource_type)
         for label, value in (labels or {}).items():
             same = "" if value is None else " AND label.value = ?"
-            wheres.append(f"EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ?{same})")  # noqa: S608  our own words
+            has = f"EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ?{same})"  # noqa: S608  our own words
+            wheres.append(f"CASE WHEN json_valid(labels) THEN {has} ELSE 1 END")  # what is damaged is told of
             values += [label] if value is None else [label, value]
-        where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
-        return [self._connector(row) for row in await self._read(f"{SELECT}{where} ORDER BY name", values)]
+        where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
+        try:
+            rows = await self._read(f"{SELECT} {where} ORDER BY name", values)
+        except NotTextError:
+            return await self._one_by_one(where, values)
+        found = Connectors()
+        for row in rows:
+            try:
+                found.append(self._connector(row))
+            except RecordDamaged as error:
+                found.damaged.append(error)
+        return found
 
     async def replace(self, connector: Connector) -> None:
         """See `Store.replace`."""
-        sets = ", ".join(f"{column} = ?" for column in COLUMNS[1:])
+        sets = ", ".join(f"{column} = ?" for column in WRITTEN[1:])
         row = _row(connector)
-        statement = f"UPDATE connectors SET {sets} WHERE id = ? AND version = ?"  # noqa: S608  our own words
+        statement = f"UPDATE connectors SET {sets} WHERE id = ? AND version = ? AND {NOT_RETIRED}"  # noqa: S608  our own words
         try:
-            changed = await self._write(statement, (*row[1:], connector.id, connector.version - 1))
-        except sqlite3.IntegrityError as error:
-            problem: NameTaken | StoreConflict = _clash(error, connector)
-        else:
-            if changed:
+            if await self._write(statement, (*row[1:], connector.id, connector.version - 1, row[-1])):
                 return
-            problem = conflict(connector.name)
+            gone = [key for key in await self.keys() if key.id == row[-1] and key.retired_at]
+            problem: NameTaken | StoreConflict | KeyRetired = retired(row[-1]) if gone else conflict(connector.name)
+        except sqlite3.IntegrityError as error:
+            problem = _clash(error, connector)
         raise problem
 
     async def delete(self, connector: Connector) -> None:
@@ -140,6 +202,84 @@ class SqliteStore:
         statement = "DELETE FROM connectors WHERE id = ? AND version = ?"
         if not await self._write(statement, (connector.id, connector.version)):
             raise conflict(connector.name)
+
+    async def discard(self, name_or_id: str) -> bool:
+        """See `Store.discard`."""
+        try:
+            await self.find(name_or_id)
+        except RecordDamaged:
+            return bool(await self._write("DELETE FROM connectors WHERE id = ?1 OR name = ?1", (name_or_id,)))
+        return False
+
+    async def keys(self) -> Sequence[KeyRecord]:
+        """See `Store.keys`."""
+        rows = await self._read(f"{SELECT_KEYS} ORDER BY created_at", ())
+        return [self._key(row) for row in rows]
+
+    async def note_key(self, key: KeyRecord) -> KeyRecord:
+        """See `Store.note_key`."""
+        values = (key.id, key.check, key.source, key.created_at.isoformat())
+        statement = "INSERT INTO master_keys (id, fingerprint, source, created_at) VALUES (?, ?, ?, ?)"
+        await self._write(f"{statement} ON CONFLICT DO NOTHING", values)
+        return self._key((await self._read(f"{SELECT_KEYS} WHERE id = ?", (key.id,)))[0])
+
+    async def key_uses(self) -> Mapping[str, int]:
+        """See `Store.key_uses`."""
+        counts = "SELECT key_id, count(*) FROM connectors WHERE key_id IS NOT NULL GROUP BY key_id"
+        return {str(row[0]): int(row[1]) for row in await self._read(counts, ())}
+
+    async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
+        """See `Store.rewrap`; one statement, so that it is one transaction."""
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(changes))
+        statement = (
+            "UPDATE connectors SET sealed = change.column3, key_id = change.column4 "  # noqa: S608  our own words
+            f"FROM (VALUES {marks}) AS change "
+            "WHERE connectors.id = change.column1 AND connectors.sealed = change.column2"
+        )
+        values: list[Any] = []
+        for one in changes:
+            seals = (msgspec.msgpack.encode(sealed) for sealed in (one.connector.sealed, one.sealed))
+            values += (one.connector.id, *seals, one.sealed.key_id)
+        return await self._write(statement, values) if changes else 0
+
+    async def retire_key(self, key_id: str, at: datetime) -> bool:
+        """See `Store.retire_key`."""
+        statement = (
+            "UPDATE master_keys SET retired_at = coalesce(retired_at, ?1) "
+            "WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = ?2)"
+        )
+        return bool(await self._write(statement, (at.isoformat(), key_id)))
+
+    async def snapshot(self, path: Path) -> None:
+        """See `Portable.snapshot` (sqlite.org/lang_vacuum.html#vacuuminto)."""
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            problem = StoreUnavailable(f"{path} cannot be written: {error.strerror}")
+        else:
+            await self._write("VACUUM INTO ?", (str(path),))
+            return
+        raise problem
+
+    async def restore(self, path: Path) -> None:
+        """See `Portable.restore` (sqlite.org/backup.html)."""
+        async with open_sqlite(path) as source:
+            if problems := await source.check():
+                raise StoreCorrupt(f"{path} is damaged: {problems[0]}")
+        with anyio.CancelScope(shield=True):  # one transaction, and bounded by BUSY_TIMEOUT
+            await anyio.to_thread.run_sync(_copy, path, self._path)
+
+    def reading(self, path: Path) -> AbstractAsyncContextManager[SqliteStore]:
+        """See `Portable.reading`."""
+        return open_sqlite(path)
+
+    async def check(self) -> Sequence[str]:
+        """See `Portable.check` (sqlite.org/pragma.html#pragma_integrity_check)."""
+        try:
+            rows = await self._read(f"PRAGMA integrity_check({PROBLEMS})", ())
+        except StoreCorrupt as error:
+            return [error.message]
+        return [str(row[0]) for row in rows if row[0] != "ok"]
 
     async def changes(self) -> int:
         """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
@@ -152,8 +292,36 @@ class SqliteStore:
         except UnicodeEncodeError:
             return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
+            if type(error) is sqlite3.OperationalError and not getattr(error, "sqlite_errorcode", None):
+                raise NotTextError from None  # Python's own error, of text that is not UTF-8
             problem = _translate(error, self._path)
         raise problem
+
+    async def _one_by_one(self, where: str, values: Sequence[Any]) -> Connectors:
+        """A list of which some record cannot be read even as text."""
+        found = Connectors()
+        rows = await self._read(f"SELECT rowid FROM connectors {where} ORDER BY name", values)  # noqa: S608  our own words
+        for row in rows:
+            try:
+                found.append(self._connector((await self._read(f"{SELECT} WHERE rowid = ?", row))[0]))
+            except NotTextError:
+                found.damaged.append(await self._damaged("WHERE rowid = ?", row))
+            except RecordDamaged as error:
+                found.damaged.append(error)
+        return found
+
+    async def _damaged(self, where: str, values: Sequence[Any]) -> RecordDamaged:
+        """The error for a record that cannot be read as text."""
+        names = ", ".join(f"CAST({name} AS BLOB)" for name in ("id", "name", "type"))
+        rows = await self._read(f"SELECT {names} FROM connectors {where}", values)  # noqa: S608  our own words
+        return self._error(*(bytes(value).decode(errors="replace") for value in rows[0]))
+
+    def _error(self, id: str, name: str, type: str) -> RecordDamaged:
+        message = (
+            f"the record of connector {name!r} in {self._path} is damaged; restore a backup, or remove it: "
+            f"mooring connector delete --damaged {name}"
+        )
+        return RecordDamaged(message, id=id, name=name, type=type)
 
     async def _write(self, statement: str, values: Iterable[Any]) -> int:
         """Run one statement as a transaction of its own (the connection is in autocommit mode)."""
@@ -185,7 +353,20 @@ class SqliteStore:
             return Connector(**values)
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
             pass
-        raise StoreCorrupt(f"the record of connector {row[1]!r} in {self._path} is damaged; restore it from a backup")
+        raise self._error(row[0], row[1], row[2])
+
+    def _key(self, row: sqlite3.Row) -> KeyRecord:
+        try:
+            return KeyRecord(
+                id=row[0],
+                check=row[1],
+                source=row[2],
+                created_at=_instant(row[3]),
+                retired_at=None if row[4] is None else _instant(row[4]),
+            )
+        except (ValueError, TypeError):
+            pass
+        raise StoreCorrupt(f"the record of a master key in {self._path} is damaged; restore a backup")
 
 
 def _instant(text: str) -> datetime:
@@ -215,7 +396,36 @@ def _row(connector: Connector) -> tuple[Any, ...]:
     for column in ("expires_skew", "ttl"):
         values[column] = None if values[column] is None else values[column].total_seconds()
     values["sealed"] = None if connector.sealed is None else msgspec.msgpack.encode(connector.sealed)
-    return tuple(values.values())
+    return (*values.values(), connector.sealed and connector.sealed.key_id)
+
+
+def _sealed_under(sealed: bytes | None) -> str | None:
+    """For a migration: the master key of a record."""
+    try:
+        return None if sealed is None else msgspec.msgpack.decode(sealed, type=Sealed).key_id
+    except msgspec.MsgspecError:
+        return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put one database in the place of another, in one transaction of the target."""
+
+    def stop_if_busy(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StoreUnavailable(f"the store {target} is not usable: another process holds it; try again")
+
+    try:
+        with closing(sqlite3.connect(source)) as one, closing(_connect(target)) as other:
+            one.backup(other, progress=stop_if_busy)
+    except sqlite3.Error as error:
+        problem = _translate(error, target)
+    else:
+        return
+    raise problem
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT.total_seconds())
 
 
 @asynccontextmanager
@@ -231,21 +441,40 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
         StoreCorrupt: the file is damaged, or another program's.
         StoreTooNew: a newer mooring wrote it.
     """
-    _prepare(path, mounts)
+    if anyio.get_cancelled_exc_class().__module__.partition(".")[0] == "trio":
+        raise StoreUnavailable("the SQLite store needs asyncio; run mooring in an asyncio event loop, not in trio's")
+    read_only = _is_read_only(path)
+    if not read_only:
+        _prepare(path, mounts)
     try:
         with anyio.CancelScope(shield=True):  # it opens a file and waits for nobody; half done, its thread would stay
-            connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT.total_seconds())
+            timeout = BUSY_TIMEOUT.total_seconds()
+            connection = await aiosqlite.connect(
+                _read_only_uri(path) if read_only else path, uri=read_only, isolation_level=None, timeout=timeout
+            )
     except sqlite3.Error as error:
         raise _translate(error, path) from None
     try:
         try:
-            await _configure(connection, path)
+            await _configure(connection, path, read_only=read_only)
         except sqlite3.Error as error:
             raise _translate(error, path) from None
         yield SqliteStore(connection, path)
     finally:
         with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement under way may take
             await connection.close()
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether there is a store that may be read, but neither be written nor have files beside it."""
+    return path.is_file() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _read_only_uri(path: Path) -> str:
+    """Without a WAL nobody is writing, and no file beside it is needed (sqlite.org/uri.html)."""
+    wal = path.with_name(f"{path.name}-wal")
+    still = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
+    return f"file:{quote(str(path.resolve()))}?mode=ro{still}"
 
 
 def _prepare(path: Path, mounts: Path) -> None:
@@ -262,13 +491,16 @@ def _prepare(path: Path, mounts: Path) -> None:
         # (sqlite.org/howtocorrupt.html, section 2.2).
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        size = path.stat().st_size
     except OSError as error:
         raise StoreUnavailable(
             f"the store {path} cannot be opened: {error.strerror}; set MOORING_HOME to another folder"
         ) from None
+    if 0 < size < SMALLEST:
+        raise _not_ours(path)
 
 
-async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
+async def _configure(connection: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:
     """Refuse what is not ours before the first change, then switch WAL on and migrate."""
     # in one statement, and so of one moment: another process may be migrating
     rows = await connection.execute_fetchall(
@@ -284,6 +516,10 @@ async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
             f"the store {path} was written by a newer mooring (schema {version}, this one knows {len(MIGRATIONS)}); "
             "upgrade mooring"
         )
+    if read_only:
+        if version < len(MIGRATIONS):
+            raise StoreUnavailable(f"the store {path} is of an older mooring and cannot be written; check its rights")
+        return
     _close_to_others(path)
     mode = await connection.execute_fetchall("PRAGMA journal_mode")
     if next(iter(mode))[0] != "wal":
@@ -294,6 +530,7 @@ async def _configure(connection: aiosqlite.Connection, path: Path) -> None:
         )
     await connection.execute("PRAGMA synchronous = FULL")
     if version < len(MIGRATIONS):
+        await connection.create_function("sealed_under", 1, _sealed_under, deterministic=True)
         await _migrate(connection)
 
 
@@ -328,11 +565,10 @@ async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
 def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorrupt:
     """SQLite's errors in our words (sqlite.org/rescode.html)."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    undecodable = type(error) is sqlite3.OperationalError and not code  # Python's own, of text that is not UTF-8
-    if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreCorrupt(
-            f"{path} is damaged or not a mooring store; it was left as it is; restore a backup or move it away"
-        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _not_ours(path)
+    if code == sqlite3.SQLITE_IOERR and _is_full(path):
+        code = sqlite3.SQLITE_FULL
     reasons = {
         sqlite3.SQLITE_BUSY: "another process holds it; try again",
         sqlite3.SQLITE_LOCKED: "another process holds it; try again",
@@ -343,6 +579,19 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorr
     }
     reason = reasons.get(code, f"SQLite reports {getattr(error, 'sqlite_errorname', type(error).__name__)}")
     return StoreUnavailable(f"the store {path} is not usable: {reason}")
+
+
+def _not_ours(path: Path) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path} is damaged or not a mooring store; it was left as it is; restore a backup or move it away"
+    )
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < FULL_BYTES
+    except OSError:
+        return False
 
 
 def file_system(path: Path, mounts: Path = MOUNTS) -> str:

@@ -1,0 +1,157 @@
+"""Backup, restore and check of everything at rest."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from mooring.broker._desk import Desk
+from mooring.errors import ConfigError, MooringError, NameTaken, StoreUnavailable
+from mooring.store import Portable, Store
+from mooring.types import Struct
+from mooring.vault import BackupNote, read_backup, write_backup
+
+
+class Report(Struct):
+    """What a check found."""
+
+    connectors: int
+    """Those that can be read."""
+    problems: tuple[str, ...]
+    """What is wrong, in sentences; nothing if all is well."""
+
+
+class Restored(Struct):
+    """What was restored."""
+
+    note: BackupNote
+    saved: str | None
+    """Where what was stored before was backed up to."""
+
+
+async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
+    """Write a sealed backup into a new file: all of the store, as of one moment."""
+    store = _portable(desk)
+    if await anyio.Path(path).exists():
+        raise NameTaken(f"{path} exists already; a backup is written into a new file")
+    await desk.prepare_to_seal()
+    found = await desk.store.list()
+    note = BackupNote(created_at=desk.clock.now(), connectors=len(found) + len(found.damaged), version=version)
+    async with _scratch(path) as image, _scratch(path) as draft:
+        await store.snapshot(image)
+        await anyio.to_thread.run_sync(_seal, desk, note, image, draft, path)
+    return note
+
+
+async def restore(desk: Desk, path: Path, version: str, *, replace: bool) -> Restored:
+    """Put what a backup holds in the place of what is stored, in one step."""
+    store = _portable(desk)
+    stored = await desk.store.list()
+    count = len(stored) + len(stored.damaged)
+    if count and not replace:
+        raise NameTaken(f"the store holds {count} connectors; to have the backup's in their place, say --replace")
+    async with _opened(desk, path, store.path) as (note, image):
+        saved = None
+        if count:
+            saved = store.path.with_name(f"before-restore-{desk.clock.now():%Y%m%dT%H%M%S.%f}.backup")
+            await back_up(desk, saved, version)
+        await store.restore(image)
+    desk.forget_keys()
+    return Restored(note=note, saved=str(saved) if saved else None)
+
+
+async def check(desk: Desk, backup: Path | None) -> Report:
+    """Look at the file, every record and every seal, of the store or of a backup."""
+    if backup is None:
+        return await _look(desk, desk.store)
+    store = _portable(desk)
+    async with _opened(desk, backup, store.path) as (_, image), store.reading(image) as other:
+        return await _look(desk, other)
+
+
+async def _look(desk: Desk, store: Store) -> Report:
+    problems = list(await store.check()) if isinstance(store, Portable) else []
+    found = await store.list()
+    problems += [error.message for error in found.damaged]
+    for connector in found:
+        try:
+            await desk.open(connector)
+        except MooringError as error:
+            problems.append(f"connector {connector.name!r}: {error.message}")
+    return Report(connectors=len(found), problems=tuple(problems))
+
+
+def _portable(desk: Desk) -> Portable:
+    if isinstance(desk.store, Portable):
+        return desk.store
+    raise ConfigError("this store is not a file of mooring's; back it up, restore and check it by its own means")
+
+
+@asynccontextmanager
+async def _opened(desk: Desk, path: Path, scratch: Path) -> AsyncGenerator[tuple[BackupNote, Path], None]:
+    """A backup, and the file that it holds."""
+    async with _scratch(scratch) as image:
+        note = await anyio.to_thread.run_sync(_unseal, desk, path, image)
+        try:
+            yield note, image
+        finally:
+            for suffix in ("-wal", "-shm"):
+                image.with_name(image.name + suffix).unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _scratch(path: Path) -> AsyncGenerator[Path, None]:
+    """The name of a file beside that one, which is gone afterwards."""
+    file = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def _seal(desk: Desk, note: BackupNote, image: Path, draft: Path, path: Path) -> None:
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as sink, image.open("rb") as source:
+            write_backup(desk.vault, note, source, sink)
+            sink.flush()
+            os.fsync(sink.fileno())
+        _put(draft, path)
+    except OSError as error:
+        reason = error.strerror
+    else:
+        return
+    raise StoreUnavailable(f"the backup {path} cannot be written: {reason}")
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Give the draft its name, and take it from nobody."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise
+        draft.rename(path)
+
+
+def _unseal(desk: Desk, path: Path, image: Path) -> BackupNote:
+    try:
+        with path.open("rb") as source:
+            note, chunks = read_backup(desk.vault, source, str(path))
+            fd = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as sink:
+                sink.writelines(chunks)
+    except OSError as error:
+        problem = StoreUnavailable(f"the backup {path} cannot be read: {error.strerror}")
+    else:
+        return note
+    raise problem
