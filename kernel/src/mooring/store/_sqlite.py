@@ -88,7 +88,12 @@ WRITTEN: Final = (*COLUMNS, "key_id")
 """What is written: `key_id` says in a column of its own under which master key the record is sealed."""
 SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FROM master_keys"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
+FIND: Final = f"{SELECT} WHERE id = ?1 UNION ALL {SELECT} WHERE name = ?1 LIMIT 1"
+"""By id, else by name: without an OR, which would have to be sorted."""
 NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
+SETTINGS: Final = msgspec.json.Decoder(dict[str, Any])
+LABELS: Final = msgspec.json.Decoder(dict[str, str])
+SEALED: Final = msgspec.msgpack.Decoder(Sealed)
 SMALLEST: Final = 512
 """No database is smaller (sqlite.org/fileformat.html); SQLite takes a file of a few bytes for an empty one."""
 FULL_BYTES: Final = 1 << 16
@@ -137,7 +142,7 @@ class SqliteStore:
         where = "WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
         values: tuple[str, ...] = (name_or_id,)
         try:
-            rows = await self._read(f"{SELECT} {where}", values)
+            rows = await self._read(FIND, values)
             if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
                 where, values = "WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, name_or_id + "\U0010ffff")
                 rows = await self._read(f"{SELECT} {where}", values)
@@ -340,8 +345,8 @@ class SqliteStore:
     def _connector(self, row: sqlite3.Row) -> Connector:
         values = dict(zip(COLUMNS, row, strict=True))
         try:
-            values["settings"] = msgspec.json.decode(values["settings"], type=dict[str, Any])
-            values["labels"] = msgspec.json.decode(values["labels"], type=dict[str, str])
+            values["settings"] = SETTINGS.decode(values["settings"])
+            values["labels"] = LABELS.decode(values["labels"])
             for column in ("expires_at", "created_at", "updated_at"):
                 values[column] = None if values[column] is None else _instant(values[column])
             for column in ("expires_skew", "ttl"):
@@ -349,7 +354,7 @@ class SqliteStore:
             for column in ("allow_unnarrowed", "allow_long_lived"):
                 values[column] = bool(values[column])
             sealed = values["sealed"]
-            values["sealed"] = None if sealed is None else msgspec.msgpack.decode(sealed, type=Sealed)
+            values["sealed"] = None if sealed is None else SEALED.decode(sealed)
             return Connector(**values)
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
             pass
@@ -402,7 +407,7 @@ def _row(connector: Connector) -> tuple[Any, ...]:
 def _sealed_under(sealed: bytes | None) -> str | None:
     """For a migration: the master key of a record."""
     try:
-        return None if sealed is None else msgspec.msgpack.decode(sealed, type=Sealed).key_id
+        return None if sealed is None else SEALED.decode(sealed).key_id
     except msgspec.MsgspecError:
         return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -99,15 +99,15 @@ class Vault:
     def seal(self, record: str, values: Mapping[str, Secret]) -> Sealed:
         """The values, sealed for this record and these field names."""
         active = self.keys[0]
-        master = self._get(active)
+        master, prefix = self._get(active), _part(record)
         data_key = os.urandom(KEY_BYTES)
-        cipher = cipher_of(data_key)
+        cipher = type(master.cipher)(data_key)
         return Sealed(
             key_id=active.id,
             check=master.check,
-            wrapped=encrypt(master.cipher, data_key, _bound(record, *sorted(values))),
+            wrapped=encrypt(master.cipher, data_key, _of_all(prefix, values)),
             fields={
-                name: encrypt(cipher, value.reveal().encode(), _bound(record, name)) for name, value in values.items()
+                name: encrypt(cipher, value.reveal().encode(), prefix + _part(name)) for name, value in values.items()
             },
         )
 
@@ -118,24 +118,23 @@ class Vault:
             WrongKey: the master key at hand is not the one that sealed it.
             Tampered: it was altered, sealed for another record or field, or lost or gained a field.
         """
-        cipher = cipher_of(self._unwrapped(record, sealed))
+        master, prefix = self._master(sealed), _part(record)
+        cipher = type(master.cipher)(decrypt(master.cipher, sealed.wrapped, _of_all(prefix, sealed.fields)))
         return {
-            name: Secret(decrypt(cipher, blob, _bound(record, name)).decode()) for name, blob in sealed.fields.items()
+            name: Secret(decrypt(cipher, blob, prefix + _part(name)).decode()) for name, blob in sealed.fields.items()
         }
 
     def rewrap(self, record: str, sealed: Sealed) -> Sealed:
         """The same, with its data key under the active master key. Raises as `open` does."""
-        data_key = self._unwrapped(record, sealed)
+        bound = _of_all(_part(record), sealed.fields)
+        data_key = decrypt(self._master(sealed).cipher, sealed.wrapped, bound)
         active = self.keys[0]
         master = self._get(active)
-        wrapped = encrypt(master.cipher, data_key, _bound(record, *sorted(sealed.fields)))
+        wrapped = encrypt(master.cipher, data_key, bound)
         return msgspec.structs.replace(sealed, key_id=active.id, check=master.check, wrapped=wrapped)
 
-    def _unwrapped(self, record: str, sealed: Sealed) -> bytes:
-        master = self._get(self._key_of(sealed))
-        return decrypt(master.cipher, sealed.wrapped, _bound(record, *sorted(sealed.fields)))
-
-    def _key_of(self, sealed: Sealed) -> MasterKey:
+    def _master(self, sealed: Sealed) -> Ready:
+        """The master key that sealed it."""
         key = self._find(sealed.key_id)
         if key is None:
             known = ", ".join(repr(one.id) for one in self.keys)
@@ -143,20 +142,23 @@ class Vault:
                 f"the secret is sealed under master key {sealed.key_id!r}, but only {known} is at hand; "
                 "add it to MOORING_MASTER_KEY"
             )
-        if not secrets.compare_digest(self.check(key), sealed.check):
+        master = self._get(key)
+        if not secrets.compare_digest(master.check, sealed.check):
             raise WrongKey(
                 f"master key {key.id!r} from {key.source} is not the key of that name that sealed the secret; "
                 "provide the right one"
             )
-        return key
+        return master
 
     def _find(self, key_id: str) -> MasterKey | None:
         """The key of that id; where it is not known yet, another process may have made it."""
-        for look in (self.ready, self.reload):
-            look()
-            for key in self._keys:
-                if key.id == key_id:
-                    return key
+        for key in self._keys:
+            if key.id == key_id:
+                return key
+        self.reload()
+        for key in self._keys:
+            if key.id == key_id:
+                return key
         if self._keys:
             return None
         raise NoMasterKey(
@@ -179,9 +181,15 @@ def cipher_of(key: bytes) -> AESGCM:
     return AESGCM(key)
 
 
-def _bound(*parts: str) -> bytes:
-    """Associated data: the parts, each with its length, so that no two lists of parts give the same bytes."""
-    return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+def _part(text: str) -> bytes:
+    """A part of the associated data, with its length, so that no two lists of parts give the same bytes."""
+    raw = text.encode()
+    return len(raw).to_bytes(4, "big") + raw
+
+
+def _of_all(prefix: bytes, fields: Iterable[str]) -> bytes:
+    """What is bound to the data key: the record and all its fields."""
+    return prefix + b"".join(map(_part, sorted(fields)))
 
 
 def encrypt(cipher: AESGCM, plain: bytes, bound: bytes) -> bytes:
@@ -196,10 +204,11 @@ def decrypt(cipher: AESGCM, blob: bytes, bound: bytes) -> bytes:
     Raises:
         Tampered: it is not as it was.
     """
-    from cryptography.exceptions import InvalidTag
-
     try:
         return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], bound)
-    except (InvalidTag, ValueError):
-        pass
+    except Exception as error:
+        from cryptography.exceptions import InvalidTag
+
+        if not isinstance(error, InvalidTag | ValueError):
+            raise
     raise Tampered("a sealed secret was altered or moved; restore the connector from a backup or register it again")
