@@ -15,7 +15,7 @@ from typing import cast
 
 import anyio.lowlevel
 
-from mooring.broker import Broker, Budgets, Desk
+from mooring.broker import Broker, Budgets, Desk, Sweeper
 from mooring.bus import Bus, open_bus
 from mooring.cache import Cache
 from mooring.errors import InvalidConfig, NoMasterKey, StoreUnavailable
@@ -156,6 +156,9 @@ async def open_broker(
         )
         broker = Broker(desk)
         stack.callback(broker.close)
+        sweeper = Sweeper(desk)
+        bus.spawn("sweeper", sweeper.run)
+        stack.push_async_callback(sweeper.settle)
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
         for name, call in system.calls("subscribe", bus=bus):

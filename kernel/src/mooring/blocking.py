@@ -74,6 +74,7 @@ class BlockingBroker:
     back_up = _waiting(Broker.back_up)
     restore = _waiting(Broker.restore)
     check = _waiting(Broker.check)
+    sweep = _waiting(Broker.sweep)
     issue = _at_hand_first(Broker.peek, Broker.issue)
 
     def types(self) -> tuple[ConnectorType, ...]:

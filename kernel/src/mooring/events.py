@@ -110,6 +110,24 @@ class KeyRotated(Event, tag=True):
     retired: int
 
 
+class Undone(Event, tag=True):
+    """Something that issuing had made at a vendor was removed there."""
+
+    connector_id: str
+    step: str
+    """What it was, in JSON."""
+
+
+class UndoFailed(Event, tag=True):
+    """Something that issuing had made at a vendor could not be removed; it is tried again later."""
+
+    connector_id: str
+    step: str
+    attempts: int
+    error: str
+    message: str
+
+
 class TaskFailed(Event, tag=True):
     """Something that ran beside the broker (a subscriber, a plugin's task) ended with an error."""
 

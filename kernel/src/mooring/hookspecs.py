@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
 from mooring.credentials import Credentials
-from mooring.types import Access, Clock, Config, ConnectorType, Identity, Resource, Struct, Unit
+from mooring.types import Access, Clock, Config, ConnectorType, Identity, Resource, Secret, Struct, Unit
 
 if TYPE_CHECKING:
     import click
@@ -45,6 +46,30 @@ class Tools(Struct):
     clock: Clock
 
 
+class UndoLog(Protocol):
+    """What issuing makes at the vendor, written down before it is made, so that it is removed whatever happens.
+
+    The kernel keeps it for every plugin. What is not kept is undone when the request ends, or by the sweep of the next
+    broker if the process dies; what is kept, when its time has come.
+    """
+
+    async def begin(self, step: Mapping[str, str]) -> str:
+        """Write down what is about to be made: all that the plugin's `undo` needs to find it, and nothing secret.
+
+        Returns:
+            The entry's id.
+        """
+        ...
+
+    async def keep(self, entry: str, until: datetime) -> None:
+        """It is made, and in use until then."""
+        ...
+
+    async def done(self, entry: str) -> None:
+        """There is nothing to undo (any more)."""
+        ...
+
+
 class Context(Struct):
     """For whom a session is opened, and what it may use."""
 
@@ -52,6 +77,8 @@ class Context(Struct):
     connector: str
     consumer: str
     tools: Tools
+    undo: UndoLog
+    """Where to write down what is made at the vendor."""
     expires_at: datetime | None = None
     """When the connector's own credentials end, where that is known."""
     shared: Any = None
@@ -116,6 +143,8 @@ class Lifted(Struct):
     source: str
     """Where it was found, for people: `profile 'dev' in ~/.aws/credentials`."""
     expires_at: datetime | None = None
+    name: str = ""
+    """What to call the connector, where several were found."""
 
 
 class RenderRequest(Struct):
@@ -123,6 +152,64 @@ class RenderRequest(Struct):
 
     credentials: Credentials
     format: str
+    variables: Mapping[str, str] = {}
+    """The caller's environment; some formats answer as it asks (KUBERNETES_EXEC_INFO)."""
+
+
+class EnvironmentFile(Struct):
+    """A file that a program reads, and how it is told where it lies."""
+
+    variable: str
+    name: str
+    content: Secret
+
+
+class Environment(Struct):
+    """What a program finds credentials by."""
+
+    variables: dict[str, str | Secret | None]
+    """None: unset, since one left from before would spoil the others."""
+    files: tuple[EnvironmentFile, ...] = ()
+
+
+class LoginRequest(Struct):
+    """Let a vendor's own tool, on this machine, get credentials from mooring whenever it needs them."""
+
+    credentials: Credentials
+    """Some that were issued now: where they are good for. No secret of theirs is written anywhere."""
+    connector: str
+    resource_type: str
+    resource_id: str | None
+    access: Access
+    command: tuple[str, ...]
+    """The command line that issues such credentials; the plugin appends `--format` and what it is."""
+    folder: Path
+    """Where the plugin may keep what it must remember of it."""
+    name: str | None = None
+    """What to call the entry; the plugin's choice, if None."""
+    file: Path | None = None
+    """The tool's configuration file; its usual one, if None."""
+
+
+class LogoutRequest(Struct):
+    """Take back what `login` wrote for a connector, and nothing else."""
+
+    connector: str
+    resource_type: str | None
+    resource_id: str | None
+    folder: Path
+    file: Path | None = None
+
+
+class LoginChange(Struct):
+    """What was changed on this machine."""
+
+    file: str
+    entries: tuple[str, ...]
+    """The names of what was added or removed; empty if there was nothing to do."""
+    backup: str | None = None
+    """Where the file's former content is, if it had any."""
+    notes: tuple[str, ...] = ()
 
 
 class ClientRequest(Struct):
@@ -387,6 +474,96 @@ class BlockingClient(Protocol):
         ...
 
 
+class Environ(Protocol):
+    """Optional: how a program finds the credential kinds that the type names."""
+
+    @hookspec
+    def environment(self, credentials: Credentials) -> Environment:
+        """The variables and files of a program that shall use them. Pure.
+
+        >>> from mooring import BearerToken, Secret
+        >>> from mooring.testing import powered
+        >>> token = BearerToken(token=Secret("t"), expires_at=None, narrowed=True)
+        >>> powered.environment(token).variables["EXAMPLE_TOKEN"].reveal()
+        't'
+        """
+        ...
+
+
+class Login(Protocol):
+    """Optional: configure a vendor's own tool, for the credential kinds that the type names."""
+
+    @hookspec
+    def login(self, request: LoginRequest) -> LoginChange:
+        """Write an entry that calls mooring: atomically, with a backup, and all else as it was. Called in a thread.
+
+        Raises:
+            InvalidConfig: the tool's file is broken, cannot be written, or has another entry of that name.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from mooring import BearerToken, LoginRequest, Secret
+        >>> from mooring.testing import powered
+        >>> token = BearerToken(token=Secret("t"), expires_at=None, narrowed=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     request = LoginRequest(credentials=token, connector="docs", resource_type="example-bucket",
+        ...                            resource_id="a", access="read", command=("mooring", "issue"),
+        ...                            folder=Path(folder))
+        ...     powered.login(request).entries
+        ('docs',)
+        """
+        ...
+
+
+class Logout(Protocol):
+    """Optional: the inverse of `login`."""
+
+    @hookspec
+    def logout(self, request: LogoutRequest) -> LoginChange:
+        """Remove the entries that `login` wrote for a connector, and nothing else. Called in a thread.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from mooring import LogoutRequest
+        >>> from mooring.testing import powered
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     request = LogoutRequest(connector="docs", resource_type=None, resource_id=None, folder=Path(folder))
+        ...     powered.logout(request).entries
+        ()
+        """
+        ...
+
+
+class Undo(Protocol[SessionT_contra]):
+    """Optional: remove what issuing made at the vendor (see `UndoLog`)."""
+
+    @hookspec
+    async def undo(self, session: SessionT_contra, step: Mapping[str, str]) -> None:
+        """Remove what `step` says, if it is there. May be called again, and at once from several processes.
+
+        >>> import anyio
+        >>> from mooring.testing import powered
+        >>> anyio.run(powered.undo, "u", {"made": "nothing"})
+        """
+        ...
+
+
+class LiftAll(Protocol):
+    """Optional: everything that the local machine has, each thing a connector of its own."""
+
+    @hookspec
+    async def lift_all(self, request: LiftRequest) -> tuple[Lifted, ...]:
+        """Like `lift`, all of it; each with a `name`.
+
+        >>> import anyio
+        >>> from mooring.hookspecs import LiftRequest
+        >>> from mooring.testing import powered
+        >>> [one.name for one in anyio.run(powered.lift_all, LiftRequest(options={"user": "u"}))]
+        ['u']
+        """
+        ...
+
+
 class Lifespan(Protocol):
     """Optional: what lives as long as the broker: shared SDK clients, pools."""
 
@@ -405,7 +582,22 @@ class Lifespan(Protocol):
         ...
 
 
-POWERS: tuple[type, ...] = (Qualify, Covers, Units, Lift, Explain, Render, Client, BlockingClient, Lifespan)
+POWERS: tuple[type, ...] = (
+    Qualify,
+    Covers,
+    Units,
+    Lift,
+    LiftAll,
+    Explain,
+    Render,
+    Environ,
+    Client,
+    BlockingClient,
+    Login,
+    Logout,
+    Undo,
+    Lifespan,
+)
 """The optional powers, each a specification of its own with one hook."""
 
 

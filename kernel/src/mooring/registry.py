@@ -34,9 +34,13 @@ from mooring.hookspecs import (
     Context,
     CredentialRequest,
     DiscoverRequest,
+    Environment,
     Explanation,
     Lifted,
     LiftRequest,
+    LoginChange,
+    LoginRequest,
+    LogoutRequest,
     RenderRequest,
     Tools,
     VerifyRequest,
@@ -51,6 +55,8 @@ _COLOURS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "issue_credentials": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "units": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "lift": ("a coroutine function (async def)", inspect.iscoroutinefunction),
+    "lift_all": ("a coroutine function (async def)", inspect.iscoroutinefunction),
+    "undo": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "discover": ("an async generator function (async def with yield)", inspect.isasyncgenfunction),
 }
 """What each hook must be; the others are plain functions. There is no "await it if it happens to be awaitable"."""
@@ -70,10 +76,15 @@ class Route(Struct):
     covers: Callable[[str, str, str], bool] | None = None
     units: Callable[[Any, str], Awaitable[tuple[Unit, ...]]] | None = None
     lift: Callable[[LiftRequest], Awaitable[Lifted]] | None = None
+    lift_all: Callable[[LiftRequest], Awaitable[tuple[Lifted, ...]]] | None = None
     explain: Callable[[Config, CredentialRequest], Explanation] | None = None
     render: Callable[[RenderRequest], str] | None = None
+    environment: Callable[[Credentials], Environment] | None = None
     client: Callable[[ClientRequest], AbstractAsyncContextManager[Any]] | None = None
     blocking_client: Callable[[BlockingClientRequest], AbstractContextManager[Any]] | None = None
+    login: Callable[[LoginRequest], LoginChange] | None = None
+    logout: Callable[[LogoutRequest], LoginChange] | None = None
+    undo: Callable[[Any, Mapping[str, str]], Awaitable[None]] | None = None
     lifespan: Callable[[Tools], AbstractAsyncContextManager[Any]] | None = None
 
     @property

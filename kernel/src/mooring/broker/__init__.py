@@ -6,6 +6,7 @@ from mooring.broker._desk import Budgets, Desk
 from mooring.broker._discover import Discovery, Failed, Finished, Found
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
+from mooring.broker._undo import Sweeper
 
 __all__ = [
     "Broker",
@@ -20,4 +21,5 @@ __all__ = [
     "Report",
     "Restored",
     "Rotation",
+    "Sweeper",
 ]

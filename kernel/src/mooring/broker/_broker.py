@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import msgspec
 
 from mooring import __version__
-from mooring.broker import _backup, _discover, _keys, _register, _verify
+from mooring.broker import _backup, _discover, _keys, _register, _undo, _verify
 from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import Desk, guard
 from mooring.broker._issue import Issuer, Wish
@@ -440,6 +440,10 @@ class Broker:
     def subscribe(self, *types: type[Event], buffer: int = 256) -> AbstractAsyncContextManager[Subscription]:
         """Events of these types (of all, if none is named) from now on."""
         return self._desk.bus.subscribe(*types, buffer=buffer)
+
+    async def sweep(self) -> None:
+        """Remove at the vendors what issuing had made there and nothing needs any more; also done by itself."""
+        await _undo.sweep(self._desk)
 
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""

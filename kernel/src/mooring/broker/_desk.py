@@ -12,6 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from mooring.broker._lifespans import Lifespans
+from mooring.broker._undolog import Undoing
 from mooring.bus import Bus
 from mooring.cache import Cache
 from mooring.errors import (
@@ -234,9 +235,15 @@ class Desk:
         with guard(route, "covers"):
             return scope == resource_id or bool(route.covers and route.covers(resource_type, scope, resource_id))
 
+    def undoing(self, connector: Connector) -> Undoing:
+        """An undo log for one request."""
+        return Undoing(self.store, self.clock, connector.id, self.budgets.issue)
+
     @asynccontextmanager
-    async def session(self, connector: Connector, route: Route, consumer: str) -> AsyncGenerator[Any, None]:
-        """An authenticated session of the plugin.
+    async def session(
+        self, connector: Connector, route: Route, consumer: str, undo: Undoing | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """An authenticated session of the plugin; what it makes at the vendor is written into the undo log.
 
         Raises:
             ConnectorExpired: the connector's own credentials have ended.
@@ -255,6 +262,7 @@ class Desk:
             connector=connector.name,
             consumer=consumer,
             tools=self.tools,
+            undo=undo or self.undoing(connector),
             expires_at=connector.expires_at,
             shared=shared,
         )

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from mooring.broker._desk import Desk, Target, checked, doing, guard, within
+from mooring.broker._undo import undo
 from mooring.cache import Key
 from mooring.credentials import Credentials, Issued, restore, reveal
 from mooring.errors import (
@@ -32,6 +33,8 @@ SYNC_SECONDS = 0.5
 MAX_REMEMBERED = 10_000
 WAIT_LONGER = timedelta(seconds=1)
 """How much longer than one call's budget a caller waits who found another's call under way."""
+UNDO_SECONDS = 5
+"""How long a failed request may take to remove what it has made."""
 EXPIRY_SLACK = timedelta(minutes=5)
 """By how much the end of credentials may lie beyond the longest life that the auth method declares."""
 
@@ -205,11 +208,17 @@ class Issuer:
         return issued
 
     async def _ask(self, connector: Connector, route: Route, request: CredentialRequest) -> Credentials:
-        with within(self._desk.budgets.issue, "the vendor's answer"):
-            async with self._desk.session(connector, route, request.consumer) as session:
-                with guard(route, "issue_credentials"):
-                    issued = await route.issue_credentials(session, request)
-                    return _sound(route, checked(route, "issue_credentials", issued, Credentials))
+        undoing = self._desk.undoing(connector)
+        try:
+            with within(self._desk.budgets.issue, "the vendor's answer"):
+                async with self._desk.session(connector, route, request.consumer, undoing) as session:
+                    with guard(route, "issue_credentials"):
+                        issued = await route.issue_credentials(session, request)
+                        return _sound(route, checked(route, "issue_credentials", issued, Credentials))
+        finally:
+            if undoing.left:
+                with anyio.move_on_after(UNDO_SECONDS, shield=True):  # what is left then, the sweep undoes
+                    await undo(self._desk, undoing.left)
         raise AssertionError  # `within` has raised
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from mooring.broker._desk import Desk, bound, checked, doing, guard, within
+from mooring.broker._undo import undo
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
@@ -111,8 +112,10 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
 
 
 async def delete(desk: Desk, connector: Connector) -> None:
-    """Remove a connector, and what was cached of it."""
+    """Remove a connector, what was cached of it, and what it has made at its vendor."""
     with doing("delete", connector):
+        if made := await desk.store.undos(connector_id=connector.id):
+            await undo(desk, made)
         await desk.store.delete(connector)
     desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorDeleted(at=desk.clock.now(), **_about(connector)))

@@ -1,7 +1,7 @@
 """Connectors at rest: a port, SQLite behind it, and memory for tests."""
 
 from mooring.store._memory import MemoryStore
-from mooring.store._port import Connectors, KeyRecord, Portable, Rewrapped, Store
+from mooring.store._port import Connectors, KeyRecord, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Rewrapped",
     "SqliteStore",
     "Store",
+    "UndoEntry",
     "open_sqlite",
 ]

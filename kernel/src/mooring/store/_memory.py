@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from mooring.errors import KeyRetired, NameTaken, StoreConflict
-from mooring.store._port import Connectors, KeyRecord, Rewrapped
+from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.types import Connector
 
 ID_PREFIX_LENGTH = 8
@@ -21,6 +21,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._connectors: dict[str, Connector] = {}
         self._keys: dict[str, KeyRecord] = {}
+        self._undos: dict[str, UndoEntry] = {}
         self._changes = 0
 
     async def add(self, connector: Connector) -> None:
@@ -114,6 +115,23 @@ class MemoryStore:
             return False
         self._keys[key_id] = key if key.retired_at else msgspec.structs.replace(key, retired_at=at)
         return True
+
+    async def put_undo(self, entry: UndoEntry) -> None:
+        """See `Store.put_undo`."""
+        self._undos[entry.id] = entry
+
+    async def drop_undo(self, entry_id: str) -> None:
+        """See `Store.drop_undo`."""
+        self._undos.pop(entry_id, None)
+
+    async def undos(self, *, due: datetime | None = None, connector_id: str | None = None) -> Sequence[UndoEntry]:
+        """See `Store.undos`."""
+        found = (
+            one
+            for one in self._undos.values()
+            if (due is None or one.due_at <= due) and connector_id in (None, one.connector_id)
+        )
+        return sorted(found, key=lambda one: one.due_at)
 
     def _refuse_taken(self, connector: Connector) -> None:
         if any(one.name == connector.name and one.id != connector.id for one in self._connectors.values()):

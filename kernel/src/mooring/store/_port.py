@@ -41,6 +41,18 @@ class Rewrapped(Struct):
     sealed: Sealed
 
 
+class UndoEntry(Struct):
+    """Something that was, or was about to be, made at a vendor and has to be removed there."""
+
+    id: str
+    connector_id: str
+    step: dict[str, str]
+    """What the plugin needs to find it; nothing secret."""
+    due_at: datetime
+    """When it is to be removed."""
+    attempts: int = 0
+
+
 class Store(Protocol):
     """Connectors at rest. Every method may raise `StoreUnavailable` or `StoreCorrupt`."""
 
@@ -124,6 +136,23 @@ class Store(Protocol):
 
     async def retire_key(self, key_id: str, at: datetime) -> bool:
         """See that nothing is sealed under a key from now on; refused (False) while anything is."""
+        ...
+
+    async def put_undo(self, entry: UndoEntry) -> None:
+        """Store an entry of the undo log, or replace the one of that id."""
+        ...
+
+    async def drop_undo(self, entry_id: str) -> None:
+        """Remove an entry of the undo log, if it is there."""
+        ...
+
+    async def undos(self, *, due: datetime | None = None, connector_id: str | None = None) -> Sequence[UndoEntry]:
+        """Entries of the undo log by when they are due.
+
+        Args:
+            due: only those that are due then.
+            connector_id: only of this connector.
+        """
         ...
 
 

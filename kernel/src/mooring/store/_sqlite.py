@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -32,7 +32,7 @@ from mooring.errors import (
     StoreUnavailable,
 )
 from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retired
-from mooring.store._port import Connectors, KeyRecord, Rewrapped
+from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.types import Connector, Sealed
 
 APPLICATION_ID: Final = 0x6D6F6F72  # "moor", in the file's header (sqlite.org/fileformat.html)
@@ -75,6 +75,16 @@ MIGRATIONS: Final = (
         created_at TEXT NOT NULL,
         retired_at TEXT
     ) STRICT;
+    """,
+    """
+    CREATE TABLE undo_log (
+        id TEXT PRIMARY KEY,
+        connector_id TEXT NOT NULL,
+        step TEXT NOT NULL,
+        due_at TEXT NOT NULL,
+        attempts INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX undo_log_by_due ON undo_log (due_at);
     """,
 )
 """One script a schema version. A store of version n has run the first n; never edit one that was released."""
@@ -254,6 +264,34 @@ class SqliteStore:
             "WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = ?2)"
         )
         return bool(await self._write(statement, (at.isoformat(), key_id)))
+
+    async def put_undo(self, entry: UndoEntry) -> None:
+        """See `Store.put_undo`. Instants are written in UTC, so that they sort as text."""
+        step, due = msgspec.json.encode(entry.step).decode(), entry.due_at.astimezone(UTC).isoformat(timespec="seconds")
+        values = (entry.id, entry.connector_id, step, due, entry.attempts)
+        await self._write("INSERT OR REPLACE INTO undo_log VALUES (?, ?, ?, ?, ?)", values)
+
+    async def drop_undo(self, entry_id: str) -> None:
+        """See `Store.drop_undo`."""
+        await self._write("DELETE FROM undo_log WHERE id = ?", (entry_id,))
+
+    async def undos(self, *, due: datetime | None = None, connector_id: str | None = None) -> Sequence[UndoEntry]:
+        """See `Store.undos`."""
+        statement = (
+            "SELECT id, connector_id, step, due_at, attempts FROM undo_log "
+            "WHERE (?1 IS NULL OR due_at <= ?1) AND (?2 IS NULL OR connector_id = ?2) ORDER BY due_at"
+        )
+        until = due and due.astimezone(UTC).isoformat(timespec="seconds")
+        try:
+            return [
+                UndoEntry(
+                    id=row[0], connector_id=row[1], step=LABELS.decode(row[2]), due_at=_instant(row[3]), attempts=row[4]
+                )
+                for row in await self._read(statement, (until, connector_id))
+            ]
+        except (msgspec.MsgspecError, ValueError):
+            pass
+        raise StoreCorrupt(f"a record of the undo log in {self._path} is damaged; restore a backup")
 
     async def snapshot(self, path: Path) -> None:
         """See `Portable.snapshot` (sqlite.org/lang_vacuum.html#vacuuminto)."""

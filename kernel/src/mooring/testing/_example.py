@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -81,10 +81,32 @@ class _SystemClock:
         return time.monotonic()
 
 
+class MemoryUndoLog:
+    """An undo log for calling a plugin's hooks by hand: `steps` holds what is not done with."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, str]] = {}
+        self.until: dict[str, datetime] = {}
+
+    async def begin(self, step: Mapping[str, str]) -> str:
+        """See `UndoLog.begin`."""
+        entry = str(len(self.steps))
+        self.steps[entry] = dict(step)
+        return entry
+
+    async def keep(self, entry: str, until: datetime) -> None:
+        """See `UndoLog.keep`."""
+        self.until[entry] = until
+
+    async def done(self, entry: str) -> None:
+        """See `UndoLog.done`."""
+        del self.steps[entry]
+
+
 def example_context() -> m.Context:
     """A context as the kernel would make it, for calling a plugin's hooks by hand."""
     tools = Tools(http=Http(Tls()), limits=Limits(), clock=_SystemClock())
-    return m.Context(connector_id="0", connector="example", consumer="docs", tools=tools)
+    return m.Context(connector_id="0", connector="example", consumer="docs", tools=tools, undo=MemoryUndoLog())
 
 
 example = Example()

@@ -81,6 +81,41 @@ class PoweredExample(Example):
         yield request.renew
 
     @m.hookimpl
+    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+        """The user that was named, as the only thing that there is."""
+        return (msgspec.structs.replace(await self.lift(request), name=str(request.options["user"])),)
+
+    @m.hookimpl
+    def environment(self, credentials: m.Credentials) -> m.Environment:
+        """The token, in a variable."""
+        assert isinstance(credentials, m.BearerToken)  # noqa: S101  the one kind that the type names
+        return m.Environment(variables={"EXAMPLE_TOKEN": credentials.token})
+
+    @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        """A line in a file: the command that gives a token."""
+        file = request.file or request.folder / "logins"
+        entry = request.name or request.connector
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(f"{entry}: {' '.join((*request.command, '--format', 'header'))}\n")
+        return m.LoginChange(file=str(file), entries=(entry,))
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        """Without the lines of the connector."""
+        file = request.file or request.folder / "logins"
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+        kept = [line for line in lines if line.partition(":")[0] != request.connector]
+        if len(kept) == len(lines):
+            return m.LoginChange(file=str(file), entries=())
+        file.write_text("".join(kept), encoding="utf-8")
+        return m.LoginChange(file=str(file), entries=(request.connector,))
+
+    @m.hookimpl
+    async def undo(self, session: str, step: Mapping[str, str]) -> None:
+        """Nothing is ever made."""
+
+    @m.hookimpl
     @asynccontextmanager
     async def lifespan(self, tools: Tools) -> AsyncGenerator[dict[str, str], None]:
         """A pool that all sessions share."""
@@ -146,5 +181,6 @@ async def _memory() -> AsyncGenerator[Store, None]:
 powered = PoweredExample()
 contract: m.Connector[ExampleConfig, str] = powered
 powers: tuple[m.Qualify, m.Covers, m.Units[str], m.Lift, m.Explain[ExampleConfig], m.Render] = (powered,) * 6
-more_powers: tuple[m.Client, m.BlockingClient, m.Lifespan] = (powered,) * 3
+more_powers: tuple[m.Client, m.BlockingClient, m.Lifespan, m.LiftAll, m.Environ] = (powered,) * 5
+local_powers: tuple[m.Login, m.Logout, m.Undo[str]] = (powered,) * 3
 system: m.SystemPlugin = ExampleSystem()

@@ -1,0 +1,108 @@
+"""The undo log: what plugins make at a vendor is removed there, whatever happens to us.
+
+An entry is written before the thing is made. Until the plugin keeps it, it is due when the request can no longer be
+under way; then, when what was issued has ended. So there is one rule: what is due is undone, by whoever lives. A
+failure is tried again later, ever more seldom, and never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import anyio
+import msgspec
+
+from mooring.broker._desk import Desk, doing, guard, within
+from mooring.errors import MooringError
+from mooring.events import UndoFailed, Undone
+from mooring.store import UndoEntry
+
+PAUSE = timedelta(minutes=1)
+SETTLE = timedelta(seconds=5)
+FIRST_RETRY = timedelta(minutes=1)
+LAST_RETRY = timedelta(hours=6)
+AT_ONCE = 16
+"""How many entries are undone at once."""
+
+
+class Sweeper:
+    """Undoes what is due, at once and then every `PAUSE`, for as long as the broker lives."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._idle = anyio.Event()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                await sweep(self._desk)
+            finally:
+                self._idle.set()
+            await anyio.sleep(PAUSE.total_seconds())
+
+    async def settle(self) -> None:
+        """Wait for the first sweep, a while: a command is short, and may be the only one who sweeps."""
+        with anyio.move_on_after(SETTLE.total_seconds()):
+            await self._idle.wait()
+
+
+async def sweep(desk: Desk) -> None:
+    """Undo what is due."""
+    due = await desk.store.undos(due=desk.clock.now())
+    if due:
+        await undo(desk, due)
+
+
+async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
+    """Undo entries, all at once; gives those that could not be."""
+    failed: list[UndoEntry] = []
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def work(entry: UndoEntry) -> None:
+        async with limiter:
+            if not await _undo(desk, entry):
+                failed.append(entry)
+
+    async with anyio.create_task_group() as tasks:
+        for entry in entries:
+            tasks.start_soon(work, entry)
+    return failed
+
+
+async def _undo(desk: Desk, entry: UndoEntry) -> bool:
+    about = {"connector_id": entry.connector_id, "step": msgspec.json.encode(entry.step).decode()}
+    try:
+        connector = await desk.store.find(entry.connector_id)
+        if connector is None or connector.id != entry.connector_id:
+            return await _give_up(desk, entry, about)
+        with doing("undo", connector):
+            route = desk.registry.route(connector.type)
+            if route.undo is not None:
+                with within(desk.budgets.issue, "the vendor's answer"):
+                    async with desk.session(connector, route, desk.consumer) as session:
+                        with guard(route, "undo"):
+                            await route.undo(session, entry.step)
+    except MooringError as error:
+        attempts = entry.attempts + 1
+        later = min(FIRST_RETRY * 2 ** min(entry.attempts, 16), LAST_RETRY)
+        due = desk.clock.now() + later
+        await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
+        kind, message = type(error).__name__, error.message
+        desk.bus.publish(UndoFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
+        return False
+    await desk.store.drop_undo(entry.id)
+    desk.bus.publish(Undone(at=desk.clock.now(), **about))
+    return True
+
+
+async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
+    """Nobody can reach it any more: its connector was deleted."""
+    await desk.store.drop_undo(entry.id)
+    message = "its connector is gone; remove it by hand"
+    failed = UndoFailed(
+        at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
+    )
+    desk.bus.publish(failed)
+    return False

@@ -1,0 +1,49 @@
+"""The undo log, as a plugin sees it while it issues."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from mooring.store import Store, UndoEntry
+from mooring.types import Clock
+
+GRACE = timedelta(minutes=1)
+"""How long after its request's budget an entry that was not kept is due."""
+
+
+class Undoing:
+    """The `UndoLog` of one request."""
+
+    def __init__(self, store: Store, clock: Clock, connector_id: str, budget: timedelta) -> None:
+        self._store = store
+        self._clock = clock
+        self._connector_id = connector_id
+        self._budget = budget
+        self._open: dict[str, UndoEntry] = {}
+
+    async def begin(self, step: Mapping[str, str]) -> str:
+        """See `UndoLog.begin`."""
+        due = self._clock.now() + self._budget + GRACE
+        entry = UndoEntry(id=str(uuid.uuid4()), connector_id=self._connector_id, step=dict(step), due_at=due)
+        self._open[entry.id] = entry
+        await self._store.put_undo(entry)
+        return entry.id
+
+    async def keep(self, entry: str, until: datetime) -> None:
+        """See `UndoLog.keep`."""
+        await self._store.put_undo(msgspec.structs.replace(self._open[entry], due_at=until))
+        del self._open[entry]
+
+    async def done(self, entry: str) -> None:
+        """See `UndoLog.done`."""
+        await self._store.drop_undo(entry)
+        self._open.pop(entry, None)
+
+    @property
+    def left(self) -> tuple[UndoEntry, ...]:
+        """What was begun, and neither kept nor done."""
+        return tuple(self._open.values())
