@@ -448,6 +448,26 @@ def sealed_files(tmp_path: Path) -> int:
     return len(list((tmp_path / "cache").glob("*.sealed")))
 
 
+@pytest.mark.parametrize("place", ["missing", "a file", "a link", "a link to nowhere", "below a file"])
+async def test_whatever_lies_where_the_shelf_should_be_each_issue_succeeds(tmp_path: Path, place: str):
+    home, fake = tmp_path / "home", Fake()
+    home.mkdir()
+    if place == "a file":
+        (home / "cache").write_text("x")
+    elif place.startswith("a link"):
+        (home / "cache").symlink_to(tmp_path if place == "a link" else tmp_path / "nowhere")
+    elif place == "below a file":
+        home.rmdir()
+        home.write_text("x")
+    shared = on_disk(home)
+    with anyio.fail_after(20):
+        async with memory_broker(fake, **shared) as broker, memory_broker(fake, **shared) as other:
+            await register(broker)
+            tokens = [token(await one.issue("mine", **A)) for one in (broker, broker, other)]
+            await broker.delete("mine")
+    assert tokens == ["here-1", "here-1", "here-1" if place == "missing" else "here-2"]
+
+
 TRIVIAL = {
     "labels": {"labels": {"a": "b"}},
     "description": {"description": "d"},

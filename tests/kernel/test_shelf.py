@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240  a test may wait for a small file or a process of its own
 
 import base64
+import errno
 import os
 import signal
 import stat
@@ -165,7 +166,6 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a number": lambda raw: b"\x05",
     "a flipped bit": lambda raw: raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:],
     "nested beyond any depth": lambda raw: b"\x81\xa1x" + b"\x91" * 100_000,
-    "huge": lambda raw: raw + b"\0" * MAX_BYTES,
 }
 
 
@@ -390,6 +390,41 @@ async def test_what_is_no_file_reads_nothing_and_nothing_waits_for_it(folder: Pa
         assert await one.get(key()) is None
         await one.put(key(), issued())
     assert (await one.get(key()) is None) == (kind == "a folder")
+
+
+async def test_a_file_of_a_size_that_no_credentials_have_is_not_read(folder: Path) -> None:
+    one = shelf(folder)
+    await one.put(key(), issued())
+    file = sealed_file(folder)
+    os.truncate(file, 1 << 42)  # more than any memory holds; sparse, so that the disk holds it
+    assert await one.get(key()) is None
+
+    file.unlink()
+    await one.put(key(), issued(connector="x" * MAX_BYTES))
+    assert await one.get(key()) is None
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+async def test_a_disk_that_takes_nothing_more_is_no_reason_to_fail(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    await shelf(folder).put(key(), issued())
+    really, entered = os.open, 0
+
+    def refuse(path: object, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(folder)):
+            raise OSError(code, os.strerror(code))
+        return really(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    one = shelf(folder)
+    with anyio.fail_after(20):
+        async with one.lock(key()), one.lock(key()):
+            await one.put(key(access="write"), issued())
+            entered += 1
+    assert entered == 1
+    assert await one.get(key()) is not None
+    assert await one.get(key(access="write")) is None
 
 
 async def test_text_that_is_not_unicode_is_no_reason_to_fail(folder: Path) -> None:

@@ -150,13 +150,12 @@ def _digest(data: bytes) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """A regular file's content, if it is of a size that we write; no link is followed and no pipe waited for."""
+    """A regular file's content, cut where it is too large to open; no link is followed and no pipe waited for."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise PermissionError
-        content = file.read(MAX_BYTES + 1)
-    return content if len(content) <= MAX_BYTES else b""
+        return file.read(MAX_BYTES)
 
 
 def _take(path: Path) -> Callable[[], None] | None:
