@@ -244,7 +244,7 @@ async def test_the_whole_broker(count_tasks):
 
 
 async def test_the_caches_lock():
-    key = Key(connector_id="c", version=1, resource_type="t", resource_id=None, access="read", ttl=timedelta(1))
+    key = Key(connector_id="c", fingerprint="f1", resource_type="t", resource_id=None, access="read", ttl=timedelta(1))
     cache = Cache(ManualClock())
 
     async def make():
