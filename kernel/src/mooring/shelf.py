@@ -77,7 +77,7 @@ class SealedShelf:
             credentials = restore(values["credentials"], self._kinds(values["connector_type"]))
             issued_at = instant(values["issued_at"])
             return Issued(**values | {"credentials": credentials, "issued_at": issued_at, "cached": True})
-        except (OSError, MooringError, msgspec.MsgspecError, ValueError, KeyError, TypeError):
+        except (OSError, MooringError, msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _write(self, name: str, issued: Issued) -> None:
