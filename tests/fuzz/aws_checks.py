@@ -521,7 +521,8 @@ def check_answer(reply: tuple[str, int, dict[str, str], bytes]) -> str:
 
 CONFIG = (
     "[default]\nregion = eu-west-1\n\n[profile dev]\nrole_arn = arn:aws:iam::123456789012:role/x\n"
-    "source_profile = base\nexternal_id = e\nmfa_serial = GAHT12345678\n\n[profile base]\nregion = us-east-1\nservices = s\n\n[services s]\n"
+    "source_profile = base\nexternal_id = e\nmfa_serial = GAHT12345678\n\n"
+    "[profile base]\nregion = us-east-1\nservices = s\n\n[services s]\n"
     "s3 =\n  endpoint_url = http://127.0.0.1:1\n"
 )
 SHARED_FILE = (

@@ -266,7 +266,8 @@ def check_restore(value: Any) -> None:
 COLUMNS = {
     "id": "11111111-2222", "name": "prod", "type": "example", "auth_method": "password", "resource_type": None,
     "resource_id": None, "settings": '{"user": "u"}', "sealed": msgspec.msgpack.encode(sealed()),
-    "labels": '{"a": "b"}', "description": "", "owner": "me", "expires_at": NOW.isoformat(), "expires_skew": 0.0, "ttl": 900.0,
+    "labels": '{"a": "b"}', "description": "", "owner": "me", "expires_at": NOW.isoformat(),
+    "expires_skew": 0.0, "ttl": 900.0,
     "allow_unnarrowed": 0, "allow_long_lived": 0, "created_at": NOW.isoformat(), "updated_at": NOW.isoformat(),
     "version": 1,
 }  # fmt: skip

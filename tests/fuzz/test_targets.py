@@ -17,7 +17,7 @@ from targets import TARGETS, Target
 
 SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src")]
 
-READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit", 
+READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit",
            "isdigit", "parsedate_to_datetime", "fullmatch"}  # fmt: skip
 """What parsers are made of. Beside these, `decode` of msgspec."""
 

@@ -63,7 +63,7 @@ async def verify(session: AwsSession, resource_id: str | None) -> None:
 
 
 async def discover(session: AwsSession, region: str, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The registry of a region, then its repositories; not those of names that ECR does not give: none can be asked for."""
+    """The registry of a region, then its repositories; those of names that nobody can ask for are left out."""
     if resource_id is not None:
         if ids.repository_of(resource_id)[2] == region:
             await verify(session, resource_id)

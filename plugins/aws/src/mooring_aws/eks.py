@@ -70,7 +70,7 @@ async def describe(session: AwsSession, resource_id: str, keys: Keys | None = No
 
 
 async def discover(session: AwsSession, region: str, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The clusters of a region; not those of names that EKS does not give: none can be asked for."""
+    """The clusters of a region; those of names that nobody can ask for are left out."""
     if resource_id is not None:
         if ids.cluster_of(resource_id)[0] == region:
             await describe(session, resource_id)

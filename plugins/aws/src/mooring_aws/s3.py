@@ -105,7 +105,7 @@ async def verify(session: AwsSession, resource_id: str | None) -> None:
 async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
     """The buckets; or just the one, which may be visible though the list of all is not.
 
-    A store may list one of a name that S3 does not give: nobody can ask for that, and it is left out.
+    A store may list names that S3 does not give, which nobody can ask for: they are left out.
     """
     if resource_id is not None:
         await verify(session, resource_id)
