@@ -87,7 +87,7 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
         raise InvalidConfig("MOORING_ALLOW_IMPLICIT is neither 1 nor 0", field="MOORING_ALLOW_IMPLICIT")
     try:
         folder = Path(home).expanduser()
-    except (RuntimeError, UnicodeEncodeError):  # no environment, but an embedding host may have such a text
+    except (RuntimeError, ValueError):
         raise InvalidConfig("MOORING_HOME begins with ~ and no such user is known", field="MOORING_HOME") from None
     return Settings(
         home=folder,
