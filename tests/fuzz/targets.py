@@ -56,6 +56,7 @@ TARGETS: dict[str, Target] = {
         seeds=(
             {"url": "x", "key": "k", "region": None, "present": None, "since": None, "inner": None},
             {"url": "x", "key": "k", "ratio": "inf"},
+            {"url": "x", "key": "k", "port": f"{CANARY}\ud800"},
             {"url": "x", "key": "k", "inner": {"size": "nan"}},
         ),
         large=lambda text: {"url": text, "key": text, "port": text, "partition": text, "tags": {text: text}},
@@ -117,7 +118,7 @@ TARGETS: dict[str, Target] = {
         parsers=("mooring.assembly:settings_from",),
         inputs=kernel.ENVIRONMENTS,
         check=kernel.check_environment,
-        seeds=({"MOORING_HOME": "~nobody-there/x"},),
+        seeds=({"MOORING_HOME": "~nobody-there/x"}, {"MOORING_HOME": "~\ud800"}, {"MOORING_HOME": "~\x00"}),
     ),
     "columns": Target(
         parsers=("mooring.cli._output:width",),

@@ -323,6 +323,12 @@ MALFORMED = {
     "a secret that is a number": (Full, "key", GOOD | {"key": 815}, "it is not a valid secret"),
     "a secret that is a list": (Full, "key", GOOD | {"key": [CANARY]}, "it is not a valid secret"),
     "a secret that is not Unicode": (Full, "key", GOOD | {"key": CANARY + "\udcff"}, "it is not a valid secret"),
+    "a number that is not Unicode": (
+        Full,
+        None,
+        GOOD | {"port": CANARY + "\udcff"},
+        "it holds text that is not valid Unicode; write it in UTF-8",
+    ),
     "a ValueError of the plugin": (Strict, None, {"account": CANARY}, "its fields do not fit together"),
     "a TypeError of the plugin": (Strict, None, {"account": "9", "secret": CANARY}, "its fields do not fit together"),
 }

@@ -380,6 +380,8 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
         return msgspec.convert(present, config, dec_hook=_decode, strict=False)
     except msgspec.ValidationError as error:
         name, reason = _malformed(error, fields)
+    except UnicodeEncodeError:
+        name, reason = None, "it holds text that is not valid Unicode; write it in UTF-8"
     where = f"field {name!r}" if name else "the configuration"
     raise InvalidConfig(f"{where} is malformed: {reason}", field=name)  # outside the except, which may quote the input
 
