@@ -1,16 +1,18 @@
 # Every target sets up what it needs, in .venv. PYTHON may name another interpreter (3.11 or later).
 PYTHON ?= python3
+SECONDS ?= 5
 BIN := .venv/bin
 PLUGINS := -e ./kernel -e ./plugins/aws -e ./plugins/sandbox
 MANIFESTS := pyproject.toml kernel/pyproject.toml plugins/aws/pyproject.toml plugins/sandbox/pyproject.toml constraints.txt
 
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test check bench fuzz docs format clean
 
 help:
 	@echo "make demo    the main job, on a small cloud of its own"
 	@echo "make test    the tests"
 	@echo "make check   ruff, mypy, pyright, import-linter"
 	@echo "make bench   the benchmarks, against their budgets"
+	@echo "make fuzz    the parsers, with random input, for SECONDS each"
 	@echo "make docs    the documentation, in site/"
 
 demo: .venv/.runtime
@@ -28,6 +30,9 @@ check: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/compare.py
+
+fuzz: .venv/.dev
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --quiet

@@ -85,8 +85,12 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
     allow = environment.get("MOORING_ALLOW_IMPLICIT", "").lower()
     if allow not in ("", "0", "1", "false", "true", "no", "yes"):
         raise InvalidConfig("MOORING_ALLOW_IMPLICIT is neither 1 nor 0", field="MOORING_ALLOW_IMPLICIT")
+    try:
+        folder = Path(home).expanduser()
+    except (RuntimeError, ValueError):
+        raise InvalidConfig("MOORING_HOME begins with ~ and no such user is known", field="MOORING_HOME") from None
     return Settings(
-        home=Path(home).expanduser(),
+        home=folder,
         store=environment.get("MOORING_STORE") or None,
         master_key=environment.get("MOORING_MASTER_KEY") or None,
         allow_implicit=allow in ("1", "true", "yes"),

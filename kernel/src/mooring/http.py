@@ -109,7 +109,7 @@ class Http:
             else:
                 try:
                     return response.json()
-                except ValueError:
+                except (ValueError, RecursionError):
                     problem = Rejected(f"{host} answered what is not JSON; check the address")
         raise problem  # outside the except: the foreign error may quote the request, or the reply
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def width(stream: TextIO | None = None) -> int | None:
 
     COLUMNS counts on a terminal alone: a process that has loaded GNU readline leaves it, as 80, to all it starts.
     """
-    if (wanted := os.environ.get("MOORING_COLUMNS", "")).isdigit():
+    if re.fullmatch("[0-9]{1,9}", wanted := os.environ.get("MOORING_COLUMNS", "")):
         return int(wanted)
     return shutil.get_terminal_size((80, 24)).columns if (stream or sys.stdout).isatty() else None
 

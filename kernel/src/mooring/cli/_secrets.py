@@ -43,7 +43,11 @@ class Source:
             message = f"the fields {self._stdin_for!r} and {field.name!r} cannot both be read from standard input"
             raise InvalidConfig(f"{message}; give one of them as @path", field=field.name)
         self._stdin_for = field.name
-        return _checked(field, sys.stdin.read(MAX_BYTES + 1))
+        try:
+            return _checked(field, sys.stdin.read(MAX_BYTES + 1))
+        except UnicodeDecodeError:
+            pass
+        raise InvalidConfig(f"what was read for field {field.name!r} from standard input is not text", field=field.name)
 
     def warn(self) -> None:
         """Say which secrets were given where others can see them."""

@@ -356,7 +356,7 @@ class SqliteStore:
             sealed = values["sealed"]
             values["sealed"] = None if sealed is None else SEALED.decode(sealed)
             return Connector(**values)
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
             pass
         raise self._error(row[0], row[1], row[2])
 
@@ -608,8 +608,9 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     place = Path(os.path.realpath(path))
     best, kind = -1, ""
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
-        if len(point.parts) >= best and place.is_relative_to(point):
-            best, kind = len(point.parts), after.split()[0]
+        before, after = (part.split() for part in line.partition(" - ")[::2])
+        if len(before) > 4 and after:  # noqa: PLR2004  (the fifth is the mount's point)
+            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before[4]))
+            if len(point.parts) >= best and place.is_relative_to(point):
+                best, kind = len(point.parts), after[0]
     return kind

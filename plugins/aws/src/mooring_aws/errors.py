@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import mooring as m
+from mooring.types import NOT_UNICODE
 from mooring_aws.formats import URL
 from mooring_aws.table import ANSWERS, DENIALS, EXCEPTIONS, HERE, OTHER, REMARKS, Row
 
@@ -82,10 +83,10 @@ def _whose(endpoint: str | None) -> dict[str, str]:
     return {"who": "the endpoint", "endpoint": f"the endpoint {plain(endpoint)}".strip(), "place": place}
 
 
-def given(answer: Any, name: str, call: str) -> Any:
-    """What an answer has under a name; an endpoint that is not AWS's may leave anything out."""
+def given(answer: Any, name: str, call: str, kind: type[T] = str) -> T:  # type: ignore[assignment]  # (a default of T)
+    """What an answer has under a name; an endpoint that is not AWS's may leave anything out, or mean something else."""
     found = answer.get(name) if isinstance(answer, Mapping) else None
-    if not found:
+    if not found or not isinstance(found, kind) or (isinstance(found, str) and NOT_UNICODE.search(found)):
         raise m.Rejected(f"the answer lacks {name} ({call}); check that the endpoint speaks this API")
     return found
 
@@ -105,8 +106,9 @@ def plain(url: str) -> str:
 
 
 def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[m.Secret]) -> m.MooringError:
-    said, metadata = response.get("Error") or response, response.get("ResponseMetadata", {})  # SeaweedFS: not wrapped
-    status = str(metadata.get("HTTPStatusCode", ""))
+    said, metadata = _part(response, "Error") or response, _part(response, "ResponseMetadata")  # SeaweedFS: not wrapped
+    number = metadata.get("HTTPStatusCode")
+    status = str(number) if isinstance(number, int) else ""
     code, remark = str(said.get("Code") or status), str(said.get("Message", ""))
     row = next(((kind, text) for of, part, kind, text in REMARKS if of == code and part in remark), None)
     row = row or _redirected(status, words["call"]) or BY_CODE.get(code) or BY_CODE.get(status) or (m.Rejected, OTHER)
@@ -117,10 +119,15 @@ def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[
         denial = f"{words['who']} denies {action} to {identity}" + (f" on {what}" if what else "")
         text = f"{denial}; allow it in the policies of the identity and of the resource"
     problem = row[0](text)
-    seconds = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
+    seconds = str(_part(metadata, "HTTPHeaders").get("retry-after", ""))
     if _SECONDS.fullmatch(seconds):
         problem.retry_after = timedelta(seconds=min(int(seconds[:9]), LONGEST_PAUSE))
     return problem
+
+
+def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = answer.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _says(text: str, unsaid: Iterable[m.Secret]) -> bool:

@@ -103,7 +103,10 @@ async def verify(session: AwsSession, resource_id: str | None) -> None:
 
 
 async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The buckets; or just the one, which may be visible though the list of all is not."""
+    """The buckets; or just the one, which may be visible though the list of all is not.
+
+    A store may list names that S3 does not give, which nobody can ask for: they are left out.
+    """
     if resource_id is not None:
         await verify(session, resource_id)
         yield m.Resource(type=ids.S3, id=resource_id)
@@ -111,9 +114,6 @@ async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerat
     async for page in session.pages("s3", "ListBuckets", "ContinuationToken", MaxBuckets=PAGE):
         for bucket in page.get("Buckets", ()):
             attributes = {"created": bucket["CreationDate"].isoformat()} if bucket.get("CreationDate") else {}
-            yield m.Resource(
-                type=ids.S3,
-                id=f"s3://{given(bucket, 'Name', 's3:ListBuckets')}",
-                region=bucket.get("BucketRegion"),
-                attributes=attributes,
-            )
+            id = f"s3://{given(bucket, 'Name', 's3:ListBuckets')}"
+            if ids.is_canonical(ids.S3, id):
+                yield m.Resource(type=ids.S3, id=id, region=bucket.get("BucketRegion"), attributes=attributes)
