@@ -24,6 +24,7 @@ from near import CANARY, mangled, near, near_bytes, plain
 
 import mooring as m
 from mooring.assembly import settings_from
+from mooring.cache import Key
 from mooring.cli._fields import fields_for, split, values
 from mooring.cli._masking import Masking
 from mooring.cli._output import width
@@ -35,6 +36,7 @@ from mooring.errors import (
     ConfigError,
     InvalidConfig,
     NoMasterKey,
+    RecordDamaged,
     StoreCorrupt,
     Tampered,
     VendorError,
@@ -47,7 +49,7 @@ from mooring.store import open_sqlite
 from mooring.store._sqlite import file_system
 from mooring.testing import Example, example, memory_broker
 from mooring.types import Config, ConnectorType, Sealed, Secret, build_config, fields_of, instant, split_config
-from mooring.vault import MasterKey, Vault, key_file, parse_keys
+from mooring.vault import BackupNote, MasterKey, Vault, key_file, parse_keys, read_backup, write_backup
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -198,6 +200,30 @@ def check_seal(value: Sealed) -> None:
     assert found == {"a": Secret(CANARY), "b": Secret("b")}
 
 
+# Backups
+
+
+def _backup() -> bytes:
+    note, sink = BackupNote(created_at=NOW, connectors=1, version="0"), io.BytesIO()
+    write_backup(VAULT, note, io.BytesIO(CANARY.encode()), sink)
+    return sink.getvalue()
+
+
+BACKUP = _backup()
+BACKUPS = near_bytes([BACKUP], ["mooring backup 1\n", "\x00\x00\x00\x00", "\xff\xff\xff\xff"])
+
+
+@outcome
+def check_backup(content: bytes) -> None:
+    """It gives what was sealed, all of it, or nothing."""
+
+    def work() -> bytes:
+        _, chunks = read_backup(VAULT, io.BytesIO(content), "the file")
+        return b"".join(chunks)
+
+    assert taken(work, StoreCorrupt, WrongKey) == CANARY.encode()
+
+
 # The shelf
 
 ISSUED = Issued(
@@ -205,7 +231,9 @@ ISSUED = Issued(
     access="read", consumer="me", issued_at=NOW,
     credentials=m.BearerToken(token=Secret(CANARY), expires_at=NOW, narrowed=True),
 )  # fmt: skip
-SHELF_KEY: Any = ("1", "example-bucket", "a", "read", None, "me")
+SHELF_KEY = Key(
+    connector_id="1", fingerprint="f", resource_type="example-bucket", resource_id="a", access="read", ttl=None
+)
 
 
 async def on_the_shelf(folder: Path, change: Any) -> Issued | None:
@@ -299,9 +327,9 @@ def check_row(cells: dict[str, Any]) -> str:
         async with open_sqlite(path) as store:
             try:
                 return await store.find("prod")
-            except StoreCorrupt as error:
+            except (StoreCorrupt, RecordDamaged) as error:
                 silent(error)
-                raise Refused("StoreCorrupt") from None
+                raise Refused(type(error).__name__) from None
 
     found = in_a_folder(lambda folder: anyio.run(find, folder / "s.db"))
     assert found is None or found.name == "prod"

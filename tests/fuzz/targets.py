@@ -62,7 +62,11 @@ TARGETS: dict[str, Target] = {
         large=lambda text: {"url": text, "key": text, "port": text, "partition": text, "tags": {text: text}},
     ),
     "master-keys": Target(
-        parsers=("mooring.vault:parse_keys", "mooring.vault:MasterKey.raw"),
+        parsers=(
+            "mooring.vault._keys:parse_keys",
+            "mooring.vault._keys:MasterKey.raw",
+            "mooring.vault._keys:_decoded",
+        ),
         inputs=kernel.KEYS,
         check=kernel.check_keys,
         large=str,
@@ -74,7 +78,15 @@ TARGETS: dict[str, Target] = {
         slow=True,
     ),
     "seal": Target(
-        parsers=("mooring.vault:Vault.open", "mooring.vault:_decrypt"), inputs=kernel.seals(), check=kernel.check_seal
+        parsers=("mooring.vault:Vault.open", "mooring.vault._vault:decrypt"),
+        inputs=kernel.seals(),
+        check=kernel.check_seal,
+    ),
+    "backup": Target(
+        parsers=("mooring.vault._backup:read_backup", "mooring.vault._backup:_chunks"),
+        inputs=kernel.BACKUPS,
+        check=kernel.check_backup,
+        seeds=(b"", kernel.BACKUP, kernel.BACKUP[:-1], kernel.BACKUP + b"x"),
     ),
     "shelf-file": Target(
         parsers=("mooring.shelf:SealedShelf._read",),
