@@ -156,7 +156,7 @@ async def test_nothing_of_the_original_is_carried() -> None:
     [
         ("http://127.0.0.1:1", r"the endpoint http://127\.0\.0\.1:1 cannot be reached"),
         ("http://no-such-host.invalid", "cannot be resolved"),
-        ("https", "is not trusted"),
+        ("https", "there is no TLS with"),
         ("garbage", "not one of AWS's"),
     ],
 )
