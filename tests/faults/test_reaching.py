@@ -102,8 +102,8 @@ SERVERS: dict[str, Callable[[Authority], ssl.SSLContext]] = {
 }
 SAYS = {
     "good": None,
-    "expired": "has expired .*clock",
-    "not yet": "not valid yet .*clock",
+    "expired": "has expired.*clock",
+    "not yet": "not valid yet.*clock",
     "another name": "is for another host",
     "another address": "is for another host",
     "untrusted": "is not trusted",

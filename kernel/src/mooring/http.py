@@ -172,7 +172,7 @@ def _why_not(host: str, error: Exception) -> str:
                 return f"the certificate of {host} is not trusted; check the address, or set SSL_CERT_FILE"
             case ssl.SSLError():
                 return f"there is no TLS with {host}; check that it serves https at that port"
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
     return f"no answer from {host}: {type(error).__name__}; check the address and the network"
 
 
