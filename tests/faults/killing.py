@@ -3,8 +3,8 @@
 usage: killing.py FOLDER COMMAND...      the last line of stdout is JSON; see `main`
 
 Each run is a fork of this process, which has imported mooring and has no thread, so that a run costs tens of
-milliseconds; and each look at what is left is a fork of its own, so that no lock or cache outlives the killed one. Steps
-are calls that change files (by audit events), `fsync`, and statements of SQLite, before and after each.
+milliseconds; and each look at what is left is a fork of its own, so that no lock or cache outlives the killed one.
+Steps are calls that change files (by audit events), `fsync`, and statements of SQLite, before and after each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 HEAVY = ("mooring", "msgspec", "anyio", "asyncio", "aiosqlite", "cryptography", "filelock", "click", "rich", "pluggy")
 CHANGING = {"open", "os.link", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.truncate", "fcntl.flock"}
 NEVER = 1 << 30
-MOST_STEPS, MOMENTS = 40, 16
+MOST_STEPS, MOMENTS = 24, 8
 PATIENCE = 30
 """Seconds for one run; beyond that it hangs."""
 
@@ -41,7 +41,7 @@ def forked(work: Callable[[], Any], then: Callable[[int], None] = lambda pid: No
         signal.alarm(PATIENCE)
         try:
             given = json.dumps(work())
-        except BaseException:
+        except BaseException:  # noqa: BLE001  whatever it was is told
             given = json.dumps({"problem": traceback.format_exc()[-1500:]})
         os.write(writer, given.encode())
         os._exit(0)
@@ -190,7 +190,7 @@ def main(folder: Path, command: list[str]) -> None:
         killed(last, None)
     for number in range(MOMENTS):
         killed(NEVER, clean["seconds"] * (number + chance.random()) / MOMENTS)
-    print(json.dumps({"clean": clean, "after": after, "results": results}))
+    print(json.dumps({"clean": clean, "after": after, "results": results}))  # noqa: T201
 
 
 if __name__ == "__main__":

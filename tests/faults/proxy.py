@@ -170,7 +170,7 @@ class Proxy:
     async def _waited(self, seconds: float, state: list[Any], reader: asyncio.StreamReader) -> bool:
         """Wait, while the fault stands; whether anybody still wants the reply."""
         until = self._loop.time() + seconds
-        while self._state is state and not reader.at_eof() and (left := until - self._loop.time()) > 0:
+        while self._state is state and not reader.at_eof() and (left := until - self._loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, POLL))
         return not reader.at_eof()
 

@@ -151,7 +151,7 @@ async def _body(response: httpx.Response) -> bytes | None:
 
 
 def _why_not(host: str, error: Exception) -> str:
-    """Why no answer came, as far as the causes of the foreign error tell (X509_STORE_CTX_get_error, for certificates)."""
+    """Why no answer came, as far as the foreign error's causes tell (of certificates: X509_STORE_CTX_get_error)."""
     cause: BaseException | None = error
     while cause is not None:
         match cause:

@@ -187,8 +187,14 @@ def _raised_in(error: Exception) -> str:
 PARSERS = ("botocore.parsers", "aiobotocore.parsers")
 FOREIGN = BY_NAME["ResponseParserError"]
 TOO_LONG = "the answer of {endpoint} to {call} is longer than 16 MiB; check that it speaks this API"
-DEEPER = set(
-    "gaierror ClientConnectorDNSError ClientConnectorCertificateError SSLCertVerificationError SSLError ClientSSLError "
-    "ClientHttpProxyError ClientResponseError".split()
-)
+DEEPER = {
+    "gaierror",
+    "ClientConnectorDNSError",
+    "ClientConnectorCertificateError",
+    "SSLCertVerificationError",
+    "SSLError",
+    "ClientSSLError",
+    "ClientHttpProxyError",
+    "ClientResponseError",
+}
 """What says more than the exception that botocore has wrapped around it."""
