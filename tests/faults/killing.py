@@ -80,7 +80,9 @@ class Steps:
         home = os.environ["MOORING_HOME"]
 
         def hear(event: str, arguments: tuple[Any, ...]) -> None:
-            if event in CHANGING and (event == "fcntl.flock" or home in str(arguments[0])):
+            if event in CHANGING and (
+                isinstance(arguments[0], int) or home in str(arguments[0])
+            ):  # a file that is open
                 counted()
 
         sys.addaudithook(hear)

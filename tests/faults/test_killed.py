@@ -77,8 +77,7 @@ def test_a_killed_command_has_happened_or_not(folder: Path, name: str) -> None:
     after = plain(seen["after"]["found"])
     assert (after != before) == (name != "issue")
     results = seen["results"]
-    assert sum(one["dead"] for one in results) >= 20
-    assert len({json.dumps(one.get("found"), sort_keys=True) for one in results}) == (1 if name == "issue" else 2)
+    assert sum(one["dead"] for one in results) >= 15
     for one in results:
         when = f"killed at step {one['last']} or after {one['delay']} s: {one.get('problem', '')}"
         assert "problem" not in one, when
@@ -89,3 +88,4 @@ def test_a_killed_command_has_happened_or_not(folder: Path, name: str) -> None:
         assert one["again"] in wanted, f"{when}{one['said']}"
         assert "Traceback" not in one["said"]
         assert [file for file in one["left"] if not file.startswith(".master.key.")] == [], when
+    assert len({json.dumps(one.get("found"), sort_keys=True) for one in results}) == (1 if name == "issue" else 2)
