@@ -80,7 +80,7 @@ class Cloud:
                 return await translated(call, work, endpoint, _unsaid(parameters, keys))
             except (m.Throttled, m.Unreachable) as error:
                 asked = error.retry_after.total_seconds() if error.retry_after else 0.0
-                if ceiling is None or asked > LONGEST_DELAY:
+                if ceiling is None or asked > LONGEST_DELAY or asked > _left():
                     raise
             await anyio.sleep(max(asked, random.uniform(0, ceiling)))  # noqa: S311  (jitter, not a secret)
         raise AssertionError("the last attempt returns or raises")
@@ -117,6 +117,11 @@ class Cloud:
         )
         with quiet():
             return await self._stack.enter_async_context(opening)
+
+
+def _left() -> float:
+    """Seconds until the caller's budget runs out."""
+    return anyio.current_effective_deadline() - anyio.current_time()
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import mooring as m
 from mooring.types import NOT_UNICODE
 from mooring_aws.formats import URL
-from mooring_aws.table import ANSWERS, DENIALS, EXCEPTIONS, HERE, OTHER, REMARKS, Row
+from mooring_aws.table import ANSWERS, CERTIFICATES, DENIALS, EXCEPTIONS, HERE, OTHER, REMARKS, Row
 
 T = TypeVar("T")
 
@@ -45,6 +45,14 @@ class TooLong(Exception):
 
 class Redirected(Exception):
     """An answer leads to somewhere else; with its status."""
+
+
+class Wordless(Exception):
+    """An error answer that names no code, as gateways give; with its status and its `Retry-After`."""
+
+
+class Foreign(Exception):
+    """An answer that is none of AWS's, as of a portal that wants a login."""
 
 
 async def translated(
@@ -105,7 +113,7 @@ def plain(url: str) -> str:
     return shown if URL.fullmatch(shown) else ""
 
 
-def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[m.Secret]) -> m.MooringError:
+def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[m.Secret] = ()) -> m.MooringError:
     said, metadata = _part(response, "Error") or response, _part(response, "ResponseMetadata")  # SeaweedFS: not wrapped
     number = metadata.get("HTTPStatusCode")
     status = str(number) if isinstance(number, int) else ""
@@ -157,6 +165,14 @@ def _raised(error: Exception, words: dict[str, str]) -> m.MooringError:
     refused = getattr(error, "kwargs", {}).get("error")
     if isinstance(refused, TooLong):
         return m.Rejected(TOO_LONG.format(**words))
+    if isinstance(refused, Wordless):
+        status, pause = refused.args
+        return _answered({"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"retry-after": pause}}}, words)
+    if isinstance(refused, Foreign) or _raised_in(error) in PARSERS:
+        return FOREIGN[0](FOREIGN[1].format(**words))
+    certificate = getattr(getattr(refused, "certificate_error", None), "verify_code", None)
+    if certificate in CERTIFICATES:
+        return m.Unreachable(CERTIFICATES[certificate].format(**words))
     if isinstance(refused, Redirected) and (row := _redirected(str(refused.args[0]), words["call"])):
         return row[0](row[1].format(**words))
     for cause in (getattr(error, "kwargs", {}).get("error"), error.__cause__, error.__context__, error):
@@ -167,6 +183,25 @@ def _raised(error: Exception, words: dict[str, str]) -> m.MooringError:
     return m.Rejected(HERE.format(**words, code=type(error).__name__))
 
 
+def _raised_in(error: Exception) -> str:
+    """The module whose code raised it."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+
+
+PARSERS = ("botocore.parsers", "aiobotocore.parsers")
+FOREIGN = BY_NAME["ResponseParserError"]
 TOO_LONG = "the answer of {endpoint} to {call} is longer than 16 MiB; check that it speaks this API"
-DEEPER = {"gaierror", "ClientConnectorDNSError", "SSLError", "ClientSSLError", "SSLCertVerificationError"}
+DEEPER = {
+    "gaierror",
+    "ClientConnectorDNSError",
+    "ClientConnectorCertificateError",
+    "SSLCertVerificationError",
+    "SSLError",
+    "ClientSSLError",
+    "ClientHttpProxyError",
+    "ClientResponseError",
+}
 """What says more than the exception that botocore has wrapped around it."""

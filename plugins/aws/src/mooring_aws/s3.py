@@ -112,7 +112,9 @@ async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerat
         yield m.Resource(type=ids.S3, id=resource_id)
         return
     async for page in session.pages("s3", "ListBuckets", "ContinuationToken", MaxBuckets=PAGE):
-        for bucket in page.get("Buckets", ()):
+        if "Buckets" not in page:  # an empty listing has one that is empty; what has none is no listing
+            raise m.Rejected("the answer lacks Buckets (s3:ListBuckets); check that the endpoint speaks this API")
+        for bucket in page["Buckets"]:
             attributes = {"created": bucket["CreationDate"].isoformat()} if bucket.get("CreationDate") else {}
             id = f"s3://{given(bucket, 'Name', 's3:ListBuckets')}"
             if ids.is_canonical(ids.S3, id):
