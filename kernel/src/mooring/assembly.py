@@ -85,8 +85,14 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
     allow = environment.get("MOORING_ALLOW_IMPLICIT", "").lower()
     if allow not in ("", "0", "1", "false", "true", "no", "yes"):
         raise InvalidConfig("MOORING_ALLOW_IMPLICIT is neither 1 nor 0", field="MOORING_ALLOW_IMPLICIT")
+    try:
+        folder = Path(home).expanduser()
+    except RuntimeError:
+        raise InvalidConfig(
+            "the user whom MOORING_HOME names is not known; write its path out", field="MOORING_HOME"
+        ) from None
     return Settings(
-        home=Path(home).expanduser(),
+        home=folder,
         store=environment.get("MOORING_STORE") or None,
         master_key=environment.get("MOORING_MASTER_KEY") or None,
         allow_implicit=allow in ("1", "true", "yes"),
@@ -186,7 +192,9 @@ def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncConte
     for store in system.hook.open_store(url=settings.store):
         if store is not None:
             return cast("AbstractAsyncContextManager[Store]", store)
-    scheme = settings.store.partition(":")[0]
+    scheme, colon, _ = settings.store.partition("://")
+    if not colon:
+        raise StoreUnavailable("MOORING_STORE is no URL; write scheme://..., or unset it for the store in MOORING_HOME")
     raise StoreUnavailable(f"no installed plugin serves a store of the scheme {scheme!r}; check MOORING_STORE")
 
 

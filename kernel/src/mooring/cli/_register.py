@@ -10,10 +10,11 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_resource_type, complete_type
-from mooring.cli._edge import INTERRUPTED, Run
+from mooring.cli._edge import Run
 from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
 from mooring.cli._output import emit, output_option, say
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach, progress
 from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
