@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mooring.cli._edge import EXIT_CODES, Run, guarded
+from mooring.cli._edge import EXIT_CODES, UNHEARD, Run, guarded
 from mooring.cli._lazy import LazyGroup, debug_option
 from mooring.cli._output import say, width
 from mooring.cli._process import begin
@@ -45,7 +45,7 @@ class App(LazyGroup):
     def run(self, args: Sequence[str] | None, run: Run, **extra: Any) -> int:
         """Run; the exit code that it ends in."""
         extra |= {"prog_name": extra.get("prog_name") or "mooring", "standalone_mode": False}
-        given = sys.argv[1:] if args is None else args
+        given, stdout = sys.argv[1:] if args is None else args, sys.stdout
 
         def work() -> Any:
             width()  # of a MOORING_COLUMNS that is none, before anything is done
@@ -54,7 +54,8 @@ class App(LazyGroup):
             sys.stdout.flush()
             return code
 
-        return guarded(run, work)
+        code = guarded(run, work)
+        return code if sys.stdout is stdout else UNHEARD  # click puts another in its place when its reader has gone
 
     def invoke(self, ctx: click.Context) -> None:
         """Call the command; what it returns is no exit code."""

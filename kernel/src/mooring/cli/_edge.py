@@ -71,9 +71,9 @@ def guarded(run: Run, work: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
         return INTERRUPTED
+    except BrokenPipeError:
+        return UNHEARD
     except BaseException as error:  # noqa: BLE001  this is the edge; SystemExit may hold a text too, which is not shown
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's mark for a broken pipe
-            return UNHEARD
         code = error.code if isinstance(error, SystemExit) else None
         return code if isinstance(code, int) else _report(run, error)
     return code if isinstance(code, int) else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from threading import Event, Thread
 from typing import TypeVar
 
@@ -51,9 +50,8 @@ def run_interruptible(work: Callable[[], Awaitable[T]]) -> T:
             pass
     except KeyboardInterrupt:
         stop.set()
-        with suppress(RuntimeError):  # it has just closed
-            for call in cancel:
-                call()
+        for call in cancel:
+            Thread(target=call, daemon=True).start()  # it waits for the loop, which may be blocked
         if not wait([done], GRACE).done:
             raise
     thread.join(GRACE)

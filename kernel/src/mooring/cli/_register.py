@@ -163,11 +163,11 @@ def store_and_show(
         if not stored:
             raise
         interrupted = True
-    data = {"connector": as_data(stored[0], registry)}
+    data = as_data(stored[0], registry)
     if listed:
         emit(output, data | {"resources": reach.data()}, reach.table())
     else:
-        emit(output, data, *as_table(data["connector"]))
+        emit(output, data, *as_table(data))
     if interrupted:
         say("Interrupted; the connector is stored, and this is what was found until then.")
         raise click.exceptions.Exit(INTERRUPTED)

@@ -139,7 +139,7 @@ def verify(
         return connector, identity
 
     connector, identity = with_broker(run, work)
-    data: dict[str, Any] = {"connector_id": connector.id, "connector_name": connector.name}
+    data: dict[str, Any] = {"connector_id": connector.id, "connector": connector.name}
     data["identity"] = msgspec.to_builtins(identity, builtin_types=())
     about = [("connector", connector.name), ("accepted as", identity.subject)]
     if identity.account:

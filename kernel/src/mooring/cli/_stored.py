@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
-COLUMNS = ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
+COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
 @command("list")
@@ -88,6 +88,7 @@ def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:
         one.name,
         short(one.id),
         one.type,
+        one.auth_method,
         as_data(one, registry)["resource_types"],
         one.resource_id or MULTIPLE,
         one.owner,
