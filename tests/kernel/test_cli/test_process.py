@@ -1,4 +1,4 @@
-"""What only a process of its own has: streams that are closed, signals, threads that hang, the end of the interpreter."""
+"""What only a process of its own has: closed streams, signals, threads that hang, the end of the interpreter."""
 
 import json
 import os

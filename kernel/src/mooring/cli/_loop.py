@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from threading import Event, Thread
-from typing import TypeVar
+from threading import Thread
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -24,35 +24,59 @@ def run_interruptible(work: Callable[[], Awaitable[T]]) -> T:
     Raises:
         KeyboardInterrupt: when interrupted, after the work was cancelled.
     """
-    done: Future[T] = Future()
-    cancel: list[Callable[[], object]] = []
-    stop = Event()
-
-    async def serve() -> None:
-        async with BlockingPortal() as portal:
-            with anyio.CancelScope() as scope:
-                cancel.append(lambda: portal.start_task_soon(scope.cancel))
-                if stop.is_set():
-                    scope.cancel()
-                try:
-                    done.set_result(await work())
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as error:  # noqa: BLE001  raised again by whoever waits
-                    done.set_exception(error)
-            if not done.done():
-                done.set_exception(KeyboardInterrupt())
-
-    thread = Thread(target=anyio.run, args=(serve,), name="mooring")
+    elsewhere = _Elsewhere(work)
+    thread = Thread(target=elsewhere.run, name="mooring")
     try:
         thread.start()
-        while not wait([done], POLL).done:
+        while not wait([elsewhere.done], POLL).done:
             pass
     except KeyboardInterrupt:
-        stop.set()
-        for call in cancel:
-            Thread(target=call, daemon=True).start()  # it waits for the loop, which may be blocked
-        if not wait([done], GRACE).done:
+        elsewhere.stop()
+        if not wait([elsewhere.done], GRACE).done:
             raise
     thread.join(GRACE)
-    return done.result()
+    return elsewhere.done.result()
+
+
+class _Elsewhere(Generic[T]):
+    """Work in the event loop of another thread."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self.done: Future[T] = Future()
+        self._work = work
+        self._stopped = False
+        self._cancel: Callable[[], object] | None = None
+
+    def run(self) -> None:
+        """The other thread."""
+        try:
+            anyio.run(self._serve)
+        except BaseException as error:
+            if self.done.done():
+                raise
+            self.done.set_exception(error)
+
+    def stop(self) -> None:
+        """Cancel the work. Does not wait, not even for the loop, which may be blocked."""
+        self._stopped = True
+        if self._cancel is not None:
+            Thread(target=self._cancel, daemon=True).start()
+
+    async def _serve(self) -> None:
+        async with BlockingPortal() as portal:
+            with anyio.CancelScope() as scope:
+                self._cancel = lambda: portal.start_task_soon(scope.cancel)
+                if self._stopped:
+                    scope.cancel()
+                await self._end()
+            if scope.cancelled_caught:
+                self.done.set_exception(KeyboardInterrupt())
+
+    async def _end(self) -> None:
+        """The work to its end, which is told before the loop is closed: that may wait for its threads."""
+        try:
+            self.done.set_result(await self._work())
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # noqa: BLE001  raised again by whoever waits
+            self.done.set_exception(error)
