@@ -1,6 +1,5 @@
 """A vendor for the tests of the CLI: what it does is written in the connector's `mode`."""
 
-import asyncio
 import atexit
 import base64
 import logging
@@ -75,6 +74,8 @@ async def hang(how: str) -> None:
         case "shielded":
             await anyio.to_thread.run_sync(sleep)
         case "executor":
+            import asyncio
+
             await asyncio.to_thread(sleep)
         case "process":
             await anyio.to_thread.run_sync(wait, abandon_on_cancel=True)

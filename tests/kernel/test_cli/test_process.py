@@ -212,6 +212,14 @@ def running(process: int) -> bool:
     return bool(found.stdout.strip()) and not found.stdout.strip().startswith("Z")
 
 
+@pytest.mark.parametrize("arguments", ["list", "update one --description x", "delete one --yes"])
+def test_a_disk_that_takes_no_more(shell: Shell, cli, registered: str, arguments: str) -> None:
+    done = shell(f'ulimit -f 0; exec "$MOORING" connector {arguments}')
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (5, "", 1)
+    assert done.stderr.startswith("Error: the store ")
+    assert json.loads(cli("connector", "describe", "one", "-o", "json").stdout)["description"] == ""
+
+
 @pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
 def test_last_words_are_masked(acme: None, registered: str, cli, debug: tuple[str, ...]) -> None:
     cli("connector", "update", "one", "--mode=late", "--no-verify")
