@@ -15,7 +15,6 @@ UNCHANGING = {
 """What may be called at module level: it makes a value that cannot change, or only looks."""
 
 ALLOWED = {
-    ("__init__", "_LAZY"): "a table of names that nothing writes",
     ("testing.__init__", "_LAZY"): "a table of names that nothing writes",
     ("registry", "_COLOURS"): "a table of rules that nothing writes",
     ("cli._app", "OURS"): "a table of commands that nothing writes",

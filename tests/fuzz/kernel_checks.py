@@ -374,7 +374,7 @@ def check_columns(text: str) -> str:
     if "\x00" in text or any("\ud800" <= sign < "\udc80" or "\udcff" < sign < "\ue000" for sign in text):
         return "no variable can hold it"
     with mock.patch.dict(os.environ, {"MOORING_COLUMNS": text}):
-        found = width(io.StringIO())
+        found = taken(lambda: width(io.StringIO()), InvalidConfig)
     assert found is None or found >= 0
     return "taken"
 

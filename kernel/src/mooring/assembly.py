@@ -88,7 +88,9 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         folder = Path(home).expanduser()
     except (RuntimeError, ValueError):
-        raise InvalidConfig("MOORING_HOME begins with ~ and no such user is known", field="MOORING_HOME") from None
+        raise InvalidConfig(
+            "the user whom MOORING_HOME names is not known; write its path out", field="MOORING_HOME"
+        ) from None
     return Settings(
         home=folder,
         store=environment.get("MOORING_STORE") or None,
@@ -188,7 +190,9 @@ def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncConte
     for store in system.hook.open_store(url=settings.store):
         if store is not None:
             return cast("AbstractAsyncContextManager[Store]", store)
-    scheme = settings.store.partition(":")[0]
+    scheme, colon, _ = settings.store.partition("://")
+    if not colon:
+        raise StoreUnavailable("MOORING_STORE is no URL; write scheme://..., or unset it for the store in MOORING_HOME")
     raise StoreUnavailable(f"no installed plugin serves a store of the scheme {scheme!r}; check MOORING_STORE")
 
 

@@ -244,9 +244,12 @@ class Desk:
         method = route.auth_method(connector.auth_method)
         self.permit(method)
         if connector.expired(self.clock.now()):
+            secrets = sorted(connector.sealed.fields) if connector.sealed else ()
+            fields = "".join(f" --{name.replace('_', '-')} @FILE" for name in secrets)
             raise ConnectorExpired(
                 f"the credentials of connector {connector.name!r} expired at "
-                f"{connector.expires_at:%Y-%m-%d %H:%M:%SZ}; renew them: mooring connector update {connector.name}"
+                f"{connector.expires_at:%Y-%m-%d %H:%M:%SZ}; "
+                f"renew them: mooring connector update {connector.name}{fields}"
             )
         with guard(route, "lifespan"):
             shared = await self.lifespans.shared(route)

@@ -14,7 +14,7 @@ from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_connector, complete_format, complete_resource_type
 from mooring.cli._edge import Run
 from mooring.cli._lazy import command
-from mooring.cli._output import Table, Title, emit, encoded, output_option, say
+from mooring.cli._output import Table, Title, emit, encoded, output_option, put, say
 from mooring.cli._values import to_span
 from mooring.credentials import Issued, kind_of, reveal
 from mooring.errors import InvalidConfig, UnknownConnectorType
@@ -85,7 +85,7 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
         return issued, _written(broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
-    click.echo(text.rstrip("\n"))
+    put(text.rstrip("\n"))
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")

@@ -10,10 +10,11 @@ import msgspec
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_connector, complete_resource_type, complete_type
-from mooring.cli._edge import FAILED, INTERRUPTED, Run
+from mooring.cli._edge import FAILED, Run
 from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Table, emit, output_option, say
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach, progress
 from mooring.cli._values import remaining, wanted_labels
 from mooring.errors import UnsupportedResource
@@ -138,7 +139,7 @@ def verify(
         return connector, identity
 
     connector, identity = with_broker(run, work)
-    data: dict[str, Any] = {"connector_id": connector.id, "connector_name": connector.name}
+    data: dict[str, Any] = {"connector_id": connector.id, "connector": connector.name}
     data["identity"] = msgspec.to_builtins(identity, builtin_types=())
     about = [("connector", connector.name), ("accepted as", identity.subject)]
     if identity.account:

@@ -11,10 +11,11 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
-from mooring.cli._edge import INTERRUPTED, Run
+from mooring.cli._edge import Run
 from mooring.cli._known import check_id, check_known, connectors_routes
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import remaining, wanted_labels
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
-COLUMNS = ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
+COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
 @command("list")
@@ -87,6 +88,7 @@ def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:
         one.name,
         short(one.id),
         one.type,
+        one.auth_method,
         as_data(one, registry)["resource_types"],
         one.resource_id or MULTIPLE,
         one.owner,
