@@ -9,6 +9,11 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; see `mooring --help` for the codes."""
     try:
+        import threading
+
+        # What fails where nobody can catch it, after the broker is gone too, may quote anything; `_broker` shows it.
+        sys.unraisablehook = threading.excepthook = lambda _: None
+
         from mooring.cli._app import make_app
 
         make_app().main(arguments, prog_name="mooring")

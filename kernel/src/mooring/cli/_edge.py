@@ -53,7 +53,8 @@ class Run:
         import traceback
 
         text = "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format())
-        click.echo(self.mask(text), err=True, nl=False)
+        for line in self.mask(text).splitlines():
+            say(line)
 
 
 def guarded(run: Run, work: Callable[[], Any]) -> int:

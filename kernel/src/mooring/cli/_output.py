@@ -62,10 +62,24 @@ def emit(output: str, data: Any, *view: Table | str) -> None:
 def encoded(output: str, data: Any) -> str:
     """The data in JSON or YAML. Instants are RFC 3339, spans ISO 8601."""
     if output == "json":
-        return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+        return _escaped(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
     import yaml
 
-    return str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=True)).rstrip("\n")
+    for allow_unicode in (True, False):  # what a terminal would obey is escaped, and then so is all that is not ASCII
+        text = str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=allow_unicode)).rstrip("\n")
+        if all(line.isprintable() for line in text.split("\n")):
+            break
+    return text
+
+
+def _escaped(text: str) -> str:
+    """JSON in which all is escaped that a terminal would obey."""
+    import json
+
+    return "\n".join(
+        line if line.isprintable() else "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
+        for line in text.split("\n")
+    )
 
 
 def say(text: str) -> None:
