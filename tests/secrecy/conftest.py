@@ -193,3 +193,24 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "mooring_hostile.py").write_text((HERE / "hostile.py").read_text())
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+
+
+@pytest.fixture
+async def echo(hostile):
+    """A vendor's server that sends back, as its refusal, all that it was sent: in its head, and as XML, JSON or HTML."""
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        sent = f"{request.raw_path} {dict(request.headers)} {(await request.read()).decode()}"
+        body = f"<e><Code>{sent}</Code></e>" + json.dumps({"error": sent}) + hostile.quoting(sent)
+        headers = {"Retry-After": sent.split("\n", maxsplit=1)[0][:500], "WWW-Authenticate": "Bearer"}
+        return web.Response(text=body, status=next(statuses), reason="no", headers=headers)
+
+    statuses = iter((400, 401, 403, 404, 429, 500, 503, 302, 200) * 100)
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()

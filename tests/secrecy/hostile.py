@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 import mooring as m
@@ -125,7 +126,7 @@ async def act(how: str, secret: str, config: Key, http: m.Http) -> None:
             warnings.warn(quoting(secret), UserWarning, stacklevel=1)
         case "task":
             kept.append(asyncio.create_task(failing(secret), name=f"with {secret}"))
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         case "thread":
             threading.Thread(target=fail, args=(secret,), name=f"with {secret}").start()
         case "dying":

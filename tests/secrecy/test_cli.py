@@ -65,7 +65,9 @@ def planted(canaries: Any, tmp_path: Path, method: str, name: str) -> list[str]:
     for field in fields_of(config):
         if field.secret:
             file = tmp_path / f"{name}-{field.name}"
-            file.write_text(canaries.plant(f"{name} {field.name}", "C4N4RYC4N4RY" + "*" * 30 if field.name == "pem" else ""))
+            file.write_text(
+                canaries.plant(f"{name} {field.name}", "C4N4RYC4N4RY" + "*" * 30 if field.name == "pem" else "")
+            )
             options.append(f"--{field.name}=@{file}")
     assert options
     return options
@@ -216,7 +218,9 @@ def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> str:
 
 def harmless(shown: str) -> bool:
     """Nothing that a vendor could use is there: of sequences, only those that we draw with."""
-    left = re.sub(r"\x1b\[[0-9;]*[mKA]|\x1b\[\?25[lh]|\x1b\[\d*[GF]|\r+\n|\r(?=\x1b)|\r(?=asking|\d+ res|  *)", "", shown)
+    left = re.sub(
+        r"\x1b\[[0-9;]*[mKA]|\x1b\[\?25[lh]|\x1b\[\d*[GF]|\r+\n|\r(?=\x1b)|\r(?=asking|\d+ res|  *)", "", shown
+    )
     return not CONTROLS.findall(left)
 
 
@@ -228,7 +232,11 @@ def test_on_a_terminal(process: Run, canaries, issues) -> None:
     assert "Registered" in shown[0], shown
     for how in ("said", "named", "raise"):
         process("connector", "update", "one", "--no-verify", f"--how={how}")
-        commands = (("connector", "verify", "one"), ("connector", "list-resources"), ("--debug", "connector", "verify", "one"))
+        commands = (
+            ("connector", "verify", "one"),
+            ("connector", "list-resources"),
+            ("--debug", "connector", "verify", "one"),
+        )
         for command in commands:
             one = terminal(*command)
             assert "\x1b]" not in one, (how, command)

@@ -8,13 +8,11 @@ the id of a resource: whoever hands an id back needs it as it is.
 
 import base64
 import copy
-import faulthandler
 import io
 import json
 import logging
 import pickle
 import pprint
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 import rich.console
@@ -31,15 +30,16 @@ import rich.pretty
 import mooring as m
 from mooring.assembly import Settings, open_broker
 from mooring.events import Event
-from mooring.hookspecs import CredentialRequest
 from mooring.types import fields_of
-from mooring.vault import Vault, parse_keys
 
 pytestmark = pytest.mark.anyio
 BOX = {"resource_type": "hostile-box", "resource_id": "first"}
 HOOKS = ("authenticate", "close", "verify", "units", "discover", "issue_credentials", "explain")
 HOWS = ("raise", "group", "exit", "base", "caused", "said", "wrong", "bare", "echo", "echo body", "named")
-SPOKEN = {"said": {"authenticate", "close", "verify", "units", "discover", "issue_credentials", "explain"}, "named": HOOKS}
+SPOKEN = {
+    "said": {"authenticate", "close", "verify", "units", "discover", "issue_credentials", "explain"},
+    "named": HOOKS,
+}
 OFTEN = 6
 """Of one class that many are looked at in every way; of the others, what they say of themselves."""
 FORMATS = {"pem": "C4N4RYC4N4RY" + "*" * 40}
@@ -128,7 +128,7 @@ def opening(settings, hostile, harvest):
                 while events.receive.statistics().current_buffer_used:
                     event = harvest.take(await anext(events))
                     harvest.texts += [msgspec.json.encode(event), msgspec.msgpack.encode(event)]
-                await anyio.sleep(0)  # the journal writes
+                await anyio.lowlevel.checkpoint()  # the journal writes
 
             yield broker, drain
             await drain()
@@ -174,27 +174,6 @@ async def every_verb(broker, harvest: Harvest, name: str, method: str, config: d
     await call(broker.register("bad", type="hostile", auth_method=method, config=config | {"how": object()}))
     for one in await broker.list():
         await call(broker.delete(one.id))
-
-
-@pytest.fixture
-async def echo(hostile):
-    """A vendor's server that sends back, as its refusal, all that it was sent: in its head, and as XML, JSON or HTML."""
-    from aiohttp import web
-
-    async def answer(request: web.Request) -> web.Response:
-        sent = f"{request.raw_path} {dict(request.headers)} {(await request.read()).decode()}"
-        body = f"<e><Code>{sent}</Code></e>" + json.dumps({"error": sent}) + hostile.quoting(sent)
-        headers = {"Retry-After": sent.split("\n")[0][:500], "WWW-Authenticate": "Bearer"}
-        return web.Response(text=body, status=next(statuses), reason="no", headers=headers)
-
-    statuses = iter((400, 401, 403, 404, 429, 500, 503, 302, 200) * 100)
-    application = web.Application()
-    application.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
 
 
 async def test_no_door_lets_a_secret_out(

@@ -289,7 +289,10 @@ def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:
     """What a hook gave, if it is of the contract's kind."""
     if isinstance(value, kind):
         return value
-    given, value = type(value).__name__, None  # it may be a vendor's answer, with secrets: no frame of an error holds it
+    given, value = (
+        type(value).__name__,
+        None,
+    )  # it may be a vendor's answer, with secrets: no frame of an error holds it
     raise BrokenPlugin(
         f"the plugin {route.type.name!r} of {route.distribution} gave a {given} from {hook}, "
         f"not a {kind.__name__}; report it to its author"

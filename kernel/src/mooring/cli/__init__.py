@@ -12,7 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import threading
 
         # What fails where nobody can catch it, after the broker is gone too, may quote anything; `_broker` shows it.
-        sys.unraisablehook = threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
 
         from mooring.cli._app import make_app
 

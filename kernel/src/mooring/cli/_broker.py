@@ -59,7 +59,9 @@ def _quiet(run: Run) -> Generator[None, None, None]:
             run.trace(args.exc_value)
 
     handler = Shown(logging.WARNING)
-    logging.lastResort = logging.NullHandler()  # for good: tasks that nobody awaited are told of as the interpreter goes
+    logging.lastResort = (
+        logging.NullHandler()
+    )  # for good: tasks that nobody awaited are told of as the interpreter goes
     before = threading.excepthook, sys.unraisablehook
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(capture=True)
