@@ -73,7 +73,7 @@ class Canaries:
         self.planted: dict[str, str] = {}
 
     def plant(self, name: str, pattern: str = "") -> str:
-        """A new one. `pattern` has `*` for a capital letter or digit, `0` for a digit; without one it is hard to escape."""
+        """A new one. A pattern has `*` for a capital or digit, `0` for a digit; without one it is hard to escape."""
         dice = random.Random(name)
         if pattern:
             signs = {"*": string.ascii_uppercase + string.digits, "0": string.digits}
@@ -85,7 +85,7 @@ class Canaries:
         return made
 
     def __call__(self, *places: Any) -> list[str]:
-        """Where any of them is, in any form, in texts, bytes or other values (by their repr and str): what is around it."""
+        """Where any of them is, in any form, in texts, bytes or other values (by repr and str): what is around it."""
         data = b"\0".join(dict.fromkeys(map(raw, places)))
         joined = BLANK.sub(b"", data)  # as a table wraps it and a terminal colours it
         marks = {MARK, PLAIN_MARK} | {one for one in self.planted.values() if not one.startswith((MARK, PLAIN_MARK))}
@@ -197,7 +197,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def echo(hostile):
-    """A vendor's server that sends back, as its refusal, all that it was sent: in its head, and as XML, JSON or HTML."""
+    """A vendor's server that refuses with all that it was sent: in its head, and as XML, JSON or HTML."""
     from aiohttp import web
 
     async def answer(request: web.Request) -> web.Response:

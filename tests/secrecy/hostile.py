@@ -63,7 +63,8 @@ def secrets_of(config: Key) -> str:
 def quoting(secret: str) -> str:
     raw = secret.encode()
     shapes = (
-        secret, repr(secret), repr(f"'\"{secret}"), repr(raw), json.dumps(secret), json.dumps(secret, ensure_ascii=False),
+        secret, repr(secret), repr(f"'\"{secret}"), repr(raw),
+        json.dumps(secret), json.dumps(secret, ensure_ascii=False),
         json.dumps(json.dumps(secret)), quote(secret), quote(secret, safe=""), quote(secret, safe="").lower(),
         html.escape(secret), html.escape(secret, quote=False), raw.hex(), raw.hex().upper(),
         *(base64.b64encode(bytes(shift) + raw).decode() for shift in range(3)),
@@ -105,7 +106,7 @@ async def tell(config: Key, at: str, http: m.Http) -> None:
         await act(config.how, secrets_of(config), config, http)
 
 
-async def act(how: str, secret: str, config: Key, http: m.Http) -> None:
+async def act(how: str, secret: str, config: Key, http: m.Http) -> None:  # noqa: C901, PLR0912  a list of ways
     match how:
         case "raise":
             raise told(secret)
@@ -179,7 +180,7 @@ class Hostile:
     async def authenticate(self, config: Key, context: m.Context) -> AsyncGenerator[Session]:
         await tell(config, "authenticate", context.http)
         if config.wait:
-            Path(config.wait).touch()
+            Path(config.wait).touch()  # noqa: ASYNC240
             await anyio.sleep(60)
         yield Session(config, context.http)
         await tell(config, "close", context.http)

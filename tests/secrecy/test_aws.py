@@ -55,7 +55,7 @@ def test_every_installed_auth_method_is_here() -> None:
 
 
 @pytest.mark.parametrize(("type", "method"), PLAIN)
-async def test_a_vendor_that_sends_all_back(
+async def test_a_vendor_that_sends_all_back(  # noqa: C901  one verb after the other
     type: str, method: str, canaries, echo, home, told, at_rest, caplog, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)

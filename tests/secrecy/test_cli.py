@@ -1,4 +1,4 @@
-"""The CLI shows a secret where it was asked for, and nowhere else; and lets no vendor's text at the terminal's controls."""
+"""The CLI shows a secret where it was asked for, and nowhere else; no vendor's text gets at the terminal's controls."""
 
 import contextlib
 import json
@@ -114,8 +114,8 @@ def test_no_command_shows_a_secret(inside: Run, canaries, tmp_path: Path, debug:
     for (method, at), hows in HOWS.items():
         for how in hows:
             options = planted(canaries, tmp_path, method, f"{method}-{at}-{how}")
-            for words in every_command([*options, f"--at={at}", f"--how={how}", "-a", method]):
-                words = [one for one in words if "update" not in words or one not in ("-a", method)]
+            for command in every_command([*options, f"--at={at}", f"--how={how}", "-a", method]):
+                words = [one for one in command if "update" not in command or one not in ("-a", method)]
                 if how in ("well", "said") or {"verify", "list-resources", "register", "issue"} & set(words):
                     code, out, err = inside(*debug, *words)
                     shown += [out, err]
@@ -132,7 +132,7 @@ def test_it_shows_where_it_was_asked_for(inside: Run, canaries, tmp_path: Path, 
     options = planted(canaries, tmp_path, "pair", "asked")
     assert inside("connector", "register", "one", "-t", "hostile", "-a", "pair", *options)[0] == 0
     own = [canaries.planted[name] for name in canaries.planted if name.startswith("asked")]
-    code, out, err = inside("connector", "describe", "one", "--show-secrets", "-o", "json")
+    _, out, err = inside("connector", "describe", "one", "--show-secrets", "-o", "json")
     assert {json.loads(out)["configuration"][name] for name in ("token", "spare", "pem")} == set(own)
     assert canaries(out)
     assert not canaries(err)

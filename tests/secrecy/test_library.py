@@ -8,11 +8,13 @@ the id of a resource: whoever hands an id back needs it as it is.
 
 import base64
 import copy
+import faulthandler
 import io
 import json
 import logging
 import pickle
 import pprint
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +33,7 @@ import mooring as m
 from mooring.assembly import Settings, open_broker
 from mooring.events import Event
 from mooring.types import fields_of
+from mooring.vault import Vault, parse_keys
 
 pytestmark = pytest.mark.anyio
 BOX = {"resource_type": "hostile-box", "resource_id": "first"}
@@ -184,8 +187,7 @@ async def test_no_door_lets_a_secret_out(
         warnings.simplefilter("always")
         for at in HOOKS:
             async with opening() as (broker, drain):
-                for method in hostile.connector.describe().auth_methods if at == "verify" else [hostile.Pair]:
-                    method = method if isinstance(method, m.AuthMethod) else broker.types()[0].auth_method("pair")
+                for method in hostile.connector.describe().auth_methods[0 if at == "verify" else 1 :]:
                     for how in ("well", *HOWS):
                         name = f"{at}-{method.name}-{how}".replace(" ", "-").replace("_", "-")
                         config = planted(method, canaries, name) | {"how": how, "at": at, "url": echo}
@@ -204,3 +206,35 @@ async def test_no_door_lets_a_secret_out(
     harvest.texts += [f"{one.getMessage()} {one.exc_info} {one.__dict__}" for one in ours]
     found = canaries(*harvest.texts, at_rest())
     assert not found, "\n".join(found)
+
+
+async def test_no_object_shows_one(opening, hostile, canaries, settings, issues) -> None:
+    async with opening() as (broker, _):
+        config = planted(broker.types()[0].auth_method("pair"), canaries, "objects")
+        await broker.register("one", type="hostile", auth_method="pair", config=config)
+        issued = await broker.issue("one", **BOX)
+        key = parse_keys(settings.master_key, "the test")[0]
+        desk = broker._desk
+        things = [desk.vault, desk.cache, desk.tools, key, Vault([key]), issued.credentials]
+        things += [broker.registry, *broker.registry.routes(), *config.values(), hostile.Pair(**config), config]
+        shown = [text for thing in things for text in looks(thing)]
+        for one in (settings, broker, desk, desk.store):  # which are not for copying, or hold the key for all to take
+            shown += [repr(one), str(one), pprint.pformat(one), repr(getattr(one, "__dict__", ""))]
+        with pytest.raises(TypeError):
+            pickle.dumps(issued)
+    assert not canaries(*shown)
+    assert canaries(config["pem"].reveal(), key.key.reveal(), issued.credentials.password.reveal())
+
+
+async def test_a_crash_shows_none(opening, hostile, canaries, settings, issues, tmp_path, capfd) -> None:
+    """What Python's own hooks print of an error that nobody caught, and of a process that is stuck."""
+    async with opening() as (broker, _):
+        config = planted(broker.types()[0].auth_method("pair"), canaries, "crash") | {"how": "raise", "at": "verify"}
+        with pytest.raises(m.BrokenPlugin) as caught:
+            await broker.register("one", type="hostile", auth_method="pair", config=config)
+    sys.__excepthook__(caught.type, caught.value, caught.tb)
+    with (tmp_path / "dump").open("w+") as dump:
+        faulthandler.dump_traceback(dump, all_threads=True)
+    out, err = capfd.readouterr()
+    assert "BrokenPlugin" in err
+    assert not canaries(out, err, (tmp_path / "dump").read_text())

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anyio.lowlevel
 
@@ -27,7 +27,7 @@ from mooring.limits import Limits
 from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
-from mooring.types import Clock, Secret, Struct
+from mooring.types import MASK, Clock, Secret, Struct
 from mooring.vault import MasterKey, Vault, key_file, make_key_file, parse_keys
 
 
@@ -54,6 +54,14 @@ class Settings(Struct):
     """MOORING_MASTER_KEY: `id:key`, several separated by commas, or a URL that a system plugin serves."""
     allow_implicit: bool = False
     """MOORING_ALLOW_IMPLICIT: whether connectors may take the identity of this machine."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Everything but the master key."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list((shown | {"master_key": self.master_key and MASK}).items())
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     @property
     def store_file(self) -> Path:

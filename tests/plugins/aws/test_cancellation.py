@@ -70,7 +70,7 @@ async def test_a_verb(verb: str, fake: Any, fake_key: dict[str, Any], replies: A
             with anyio.fail_after(10):
                 await VERBS[verb](broker)
         deadline = anyio.current_time() + 5
-        while (sockets(), len(asyncio.all_tasks())) != (before, tasks) and anyio.current_time() < deadline:
+        while (sockets(), len(asyncio.all_tasks())) != (before, tasks) and anyio.current_time() < deadline:  # noqa: ASYNC110
             await anyio.sleep(0.001)  # the fake's own end of the connections
         assert (sockets(), len(asyncio.all_tasks())) == (before, tasks)
         if done:
