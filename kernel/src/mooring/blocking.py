@@ -33,20 +33,29 @@ def _waiting(
 
     @wraps(method)
     def call(self: BlockingBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return cast("T", self.portal.call(lambda: method(self.broker, *args, **kwargs)))
+        return _wait(self.portal, lambda: method(self.broker, *args, **kwargs))
 
     return call
+
+
+def _wait(portal: BlockingPortal, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What work in the event loop gives; it is cancelled when the caller is interrupted, as by Ctrl-C."""
+    future = portal.start_task_soon(work)
+    try:
+        return cast("T", future.result())
+    finally:
+        future.cancel()
 
 
 def _at_hand_first(
     peek: Callable[Concatenate[Broker, P], T | None], method: Callable[Concatenate[Broker, P], Coroutine[Any, Any, T]]
 ) -> Callable[Concatenate[BlockingBroker, P], T]:
     """What `peek` has at hand, in the calling thread; else what the method gives."""
-    wait = _waiting(method)
+    asked = _waiting(method)
 
     @wraps(method)
     def call(self: BlockingBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return peek(self.broker, *args, **kwargs) or wait(self, *args, **kwargs)
+        return peek(self.broker, *args, **kwargs) or asked(self, *args, **kwargs)
 
     return call
 
@@ -126,7 +135,7 @@ class BlockingBroker:
         async def step() -> object:
             return await anext(items, end)
 
-        while (item := self.portal.call(step)) is not end:
+        while (item := _wait(self.portal, step)) is not end:
             yield cast("T", item)
 
 

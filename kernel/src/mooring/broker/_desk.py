@@ -296,11 +296,15 @@ def within(budget: timedelta, what: str) -> Generator[anyio.CancelScope, None, N
 def guard(route: Route, hook: str) -> Generator[None, None, None]:
     """Name the plugin where it raises what is not in the contract.
 
-    The foreign error's text and cause are dropped, since it may quote a secret; where it was raised is kept.
+    The foreign error's text and cause are dropped, since it may quote a secret; where it was raised is kept. So is what
+    hangs on an error of ours that the plugin made: its causes and notes are foreign.
     """
     try:
         yield
-    except (MooringError, KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except MooringError as error:
+        _unchain(error)
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit and the panics of extensions too
         if _is_cancellation(error):
@@ -312,9 +316,18 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
         reason = f"{type(error).__name__} at {place}"
     else:
         return
-    raise BrokenPlugin(
+    problem = BrokenPlugin(
         f"the plugin {route.type.name!r} of {route.distribution} failed in {hook}: {reason}; report it to its author"
-    ) from None
+    )
+    try:
+        raise problem
+    finally:
+        _unchain(problem)  # here the foreign error is still being handled: by who called this generator
+
+
+def _unchain(error: MooringError) -> None:
+    error.__cause__ = error.__context__ = None
+    vars(error).pop("__notes__", None)
 
 
 def _is_cancellation(error: BaseException) -> bool:
@@ -328,8 +341,12 @@ def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:
     """What a hook gave, if it is of the contract's kind."""
     if isinstance(value, kind):
         return value
+    given, value = (
+        type(value).__name__,
+        None,
+    )  # it may be a vendor's answer, with secrets: no frame of an error holds it
     raise BrokenPlugin(
-        f"the plugin {route.type.name!r} of {route.distribution} gave a {type(value).__name__} from {hook}, "
+        f"the plugin {route.type.name!r} of {route.distribution} gave a {given} from {hook}, "
         f"not a {kind.__name__}; report it to its author"
     )
 

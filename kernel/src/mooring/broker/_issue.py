@@ -226,8 +226,10 @@ class Issuer:
         with within(self._desk.budgets.issue, "the vendor's answer"):
             async with self._desk.session(connector, route, request.consumer) as session:
                 with guard(route, "issue_credentials"):
-                    issued = await route.issue_credentials(session, request)
-                    return _sound(route, checked(route, "issue_credentials", issued, Credentials))
+                    hook = "issue_credentials"  # what it gives is in no variable here, as it may not be sealed
+                    return _sound(
+                        route, checked(route, hook, await route.issue_credentials(session, request), Credentials)
+                    )
         raise AssertionError  # `within` has raised
 
 
@@ -237,8 +239,10 @@ def _sound(route: Route, credentials: Credentials) -> Credentials:
     if ends is None or (isinstance(ends, datetime) and ends.tzinfo is not None):
         with suppress(ValueError, NotImplementedError, TypeError):
             return restore(reveal(credentials), route.kinds)
+    kind = type(credentials).__name__
+    del credentials
     raise BrokenPlugin(
-        f"the plugin {route.type.name!r} of {route.distribution} issued {type(credentials).__name__} with a field that "
+        f"the plugin {route.type.name!r} of {route.distribution} issued {kind} with a field that "
         "is not of its type, or of a kind that it does not declare; report it to its author"
     )
 

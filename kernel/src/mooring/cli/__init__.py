@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from mooring.cli._app import make_app
         from mooring.cli._edge import Run
 
+        _process.hush()
         _process.leave(make_app().run(arguments, Run(lasting=True)))
     except KeyboardInterrupt:  # once more, or before there was anything that could take it
         os._exit(130)

@@ -31,7 +31,8 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     from mooring.cli._loop import run_interruptible
 
     settings = settings_from()
-    needed = any("://" in (place or "") for place in (settings.store, settings.master_key))
+    places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
+    needed = any("://" in (place or "") for place in places)
 
     async def main() -> T:
         options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
@@ -68,6 +69,9 @@ def _quiet(run: Run) -> Generator[None, None, None]:
                 run.trace(args.exc_value)
 
     handler = Shown(logging.WARNING)
+    logging.lastResort = (
+        logging.NullHandler()
+    )  # for good: tasks that nobody awaited are told of as the interpreter goes
     before = threading.excepthook, sys.unraisablehook
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(capture=True)

@@ -20,7 +20,7 @@ from mooring.credentials import Issued, kind_of, reveal
 from mooring.errors import InvalidConfig, UnknownConnectorType
 from mooring.hookspecs import Explanation, RenderRequest
 from mooring.registry import Registry, Route
-from mooring.types import ACCESSES, Access
+from mooring.types import ACCESSES, Access, Secret
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -82,6 +82,8 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
 
     async def work(broker: Broker) -> tuple[Issued, str]:
         issued = await broker.issue(name, access=access, ttl=ttl, **wish)
+        values = [getattr(issued.credentials, field) for field in issued.credentials.__struct_fields__]
+        run.mask.learn(*(one for one in values if isinstance(one, Secret)))
         return issued, _written(broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)

@@ -67,24 +67,29 @@ def emit(output: str, data: Any, *view: Table | str) -> None:
 def encoded(output: str, data: Any) -> str:
     """The data in JSON or YAML, in ASCII if stdout cannot take more. Instants are RFC 3339, spans ISO 8601."""
     if output == "json":
-        text = msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
-        return text if _takes(text) else "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in text)
+        lines = msgspec.json.format(msgspec.json.encode(data), indent=2).decode().split("\n")
+        return "\n".join(line if _takes(line) else _escaped(line) for line in lines)
     import yaml
 
-    def dumped(*, unicode: bool) -> str:
-        return str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=unicode)).rstrip("\n")
-
-    text = dumped(unicode=True)
-    return text if _takes(text) else dumped(unicode=False)
+    for allow_unicode in (True, False):
+        text = str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=allow_unicode)).rstrip("\n")
+        if all(map(_takes, text.split("\n"))):
+            break
+    return text
 
 
 def _takes(text: str) -> bool:
-    """Whether stdout can write all of a text."""
+    """Whether stdout can write all of a text, and a terminal would obey nothing in it."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return False
-    return True
+    return text.isprintable()
+
+
+def _escaped(line: str) -> str:
+    """A line of JSON without what stdout should not get."""
+    return "".join(one if _takes(one) else json.dumps(one)[1:-1] for one in line)
 
 
 def put(text: str = "") -> None:

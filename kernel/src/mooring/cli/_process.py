@@ -53,6 +53,13 @@ def _reopen() -> None:
             os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number that is free: this one
 
 
+def hush() -> None:
+    """What fails where nobody can catch it may quote anything: it is not shown; `_broker` shows it with --debug."""
+    import threading
+
+    sys.unraisablehook = threading.excepthook = lambda _: None
+
+
 def begin() -> None:
     """From now on there is something to clean up: Ctrl-C is an exception."""
     if signal.getsignal(signal.SIGINT) is _stop:

@@ -148,7 +148,7 @@ def key_file(path: Path) -> tuple[MasterKey, ...]:
         if os.name == "posix" and mode & 0o077:
             reason = f"others can read it (mode {mode:04o}); run: chmod 600 {path}"
         else:
-            return parse_keys(path.read_text(encoding="utf-8"), str(path))
+            return parse_keys(Secret(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         reason = f"{error.strerror}; check its rights and its folder"
     except UnicodeDecodeError:

@@ -143,10 +143,24 @@ async def _signed(client: Any, operation: str, parameters: dict[str, Any], keys:
     reset = _signer.set(signer)
     try:
         with quiet():
-            answer: dict[str, Any] = await getattr(client, xform_name(operation))(**plain)
+            answer: dict[str, Any] = Answer.of(await getattr(client, xform_name(operation))(**plain))
     finally:
         _signer.reset(reset)
     return answer
+
+
+class Answer(dict[str, Any]):
+    """A part of an answer, which may hold keys, or echo ours: it shows nothing in the frames of an error."""
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """The value, and all the maps within it, as such."""
+        if isinstance(value, dict):
+            return cls({name: cls.of(one) for name, one in value.items()})
+        return [cls.of(one) for one in value] if isinstance(value, list) else value
+
+    def __repr__(self) -> str:
+        return f"Answer(of {len(self)})"
 
 
 def _unsaid(parameters: dict[str, Any], keys: Keys | None) -> tuple[m.Secret, ...]:
