@@ -16,6 +16,7 @@ from mooring.events import TaskFailed
 from mooring.limits import Limits
 from mooring.store import MemoryStore
 from mooring.testing import ExampleSystem, Fake, ManualClock, example, memory_broker
+from mooring.types import Secret
 from mooring.vault import Vault, parse_keys
 
 NOWHERE = Path("/nonexistent")

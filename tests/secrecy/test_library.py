@@ -32,7 +32,7 @@ import rich.pretty
 import mooring as m
 from mooring.assembly import Settings, open_broker
 from mooring.events import Event
-from mooring.types import fields_of
+from mooring.types import Secret, fields_of
 from mooring.vault import Vault, parse_keys
 
 pytestmark = pytest.mark.anyio

@@ -65,7 +65,7 @@ def doctor(run: Run, /, offline: bool, output: str) -> None:
 def _key(settings: Settings) -> Check:
     from mooring.vault import key_file, parse_keys
 
-    text, file = settings.master_key and settings.master_key.reveal(), settings.key_file
+    text, file = settings.master_key.reveal() if settings.master_key else None, settings.key_file
     if text is not None and "://" in text:
         scheme = text.partition(":")[0]
         return Check(

@@ -68,7 +68,7 @@ def encoded(output: str, data: Any) -> str:
     """The data in JSON or YAML, in ASCII if stdout cannot take more. Instants are RFC 3339, spans ISO 8601."""
     if output == "json":
         lines = msgspec.json.format(msgspec.json.encode(data), indent=2).decode().split("\n")
-        return "\n".join(line if _takes(line) else _escaped(line) for line in lines)
+        return "\n".join(lines if all(map(_takes, lines)) else map(_escaped, lines))
     import yaml
 
     for allow_unicode in (True, False):
@@ -88,8 +88,8 @@ def _takes(text: str) -> bool:
 
 
 def _escaped(line: str) -> str:
-    """A line of JSON without what stdout should not get."""
-    return "".join(one if _takes(one) else json.dumps(one)[1:-1] for one in line)
+    """A line of JSON in ASCII."""
+    return "".join(one if one.isascii() and one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
 def put(text: str = "") -> None:

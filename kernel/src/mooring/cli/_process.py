@@ -57,7 +57,8 @@ def hush() -> None:
     """What fails where nobody can catch it may quote anything: it is not shown; `_broker` shows it with --debug."""
     import threading
 
-    sys.unraisablehook = threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
 
 
 def begin() -> None:
