@@ -689,7 +689,7 @@ KILLED = (
     + '''
 """One process forks others, so that mooring is loaded once: it has no threads, since all work is done in the forks.
 
-SIGKILL takes nothing that was written from a process, synced or not: nothing is synced here, which saves most of the time.
+SIGKILL takes nothing that was written from a process, synced or not: nothing is synced here, which saves time.
 """
 import anyio._backends._asyncio, cryptography.hazmat.primitives.ciphers.aead, filelock
 
