@@ -28,7 +28,7 @@ from mooring.vault import KeyRing, Vault, parse_keys
 pytestmark = pytest.mark.anyio
 POSIX = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")
 A = {"resource_type": "bucket", "resource_id": "a"}
-K1, K2, K3 = (f"{name}:{letter * 43}=" for name, letter in (("one", "A"), ("two", "E"), ("three", "I")))
+K1, K2 = (f"{name}:{letter * 43}=" for name, letter in (("one", "A"), ("two", "E")))
 
 
 @pytest.fixture
@@ -240,6 +240,49 @@ async def test_of_two_keys_of_the_host_the_first_gets_everything(home: Path, sto
         with pytest.raises(ConfigError, match="put a new one before it"):
             await broker.rotate_keys()
     assert await opened(store, K2) == {"a": "s-a", "b": "s-b"}, "nothing went back under the retired key"
+
+
+async def test_the_hosts_next_key_is_not_retired_before_it_was_used(home: Path, store: Store) -> None:
+    """Every process is given it in second place first, so that all can open what one of them seals."""
+    async with at(home, store, key=K1) as broker:
+        await register(broker, "a")
+    async with at(home, store, key=f"{K1},{K2}") as broker:
+        with pytest.raises(ConfigError, match="put a new one before it"):
+            await broker.rotate_keys()
+        assert await states(broker) == ["active", "unused"]
+        await broker.secrets("a")
+    async with at(home, store, key=f"{K2},{K1}") as other, at(home, store, key=f"{K1},{K2}") as broker:
+        await register(other, "b")
+        assert (await broker.secrets("b"))["key"].reveal() == "s-b"
+        await register(broker, "c")
+        assert (await other.rotate_keys()).retired == ("one",)
+    assert await opened(store, K2) == {name: f"s-{name}" for name in "abc"}
+
+
+async def test_keys_of_the_ring_that_a_restored_store_does_not_know_are_retired_too(home: Path) -> None:
+    store = MemoryStore()
+    async with at(home, store) as broker:
+        await register(broker, "a")
+        for _ in range(2):
+            await broker.rotate_keys()
+    older = MemoryStore()  # of a time before the ring
+    async with at(home, older) as broker:
+        await register(broker, "a")
+        done = await broker.rotate_keys()
+        assert done.resumed
+        assert len(done.retired) == 2
+        assert await states(broker) == ["active", "retired", "retired"]
+
+
+async def test_records_of_a_store_that_knows_no_key_are_wrapped_and_their_key_retired(home: Path) -> None:
+    """As after the migration from a schema without keys."""
+    async with open_sqlite(home / "mooring.db") as store, at(home, store, key=K1) as broker:
+        await register(broker, "a")
+        with closing(sqlite3.connect(home / "mooring.db")) as raw, raw:
+            raw.execute("DELETE FROM master_keys")
+    async with open_sqlite(home / "mooring.db") as store, at(home, store, key=f"{K2},{K1}") as broker:
+        done = await broker.rotate_keys()
+        assert (done.rewrapped, done.retired) == (1, ("one",))
 
 
 async def test_a_key_that_nothing_needs_any_more_is_retired_though_nothing_is_to_be_wrapped(home: Path) -> None:

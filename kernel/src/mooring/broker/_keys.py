@@ -162,10 +162,14 @@ async def _finish(desk: Desk, progress: Callable[[int, int], None] | None) -> Ro
 
 
 async def _note_others(desk: Desk) -> None:
-    """Have the store know all keys, to retire them; one that cannot be had opens nothing, which is told then."""
+    """Have the store know the other keys, to retire them; one that cannot be had opens nothing, which is told then.
+
+    Of keys that the host gives, one that nothing is under may be the next one, and is left alone.
+    """
     known = {key.id for key in await desk.store.keys()}
+    uses = await desk.store.key_uses()
     for key in desk.vault.keys:
-        if key.id not in known:
+        if key.id not in known and (desk.vault.ring or key.id in uses):
             with suppress(VaultError):
                 await desk.note_key(key)
 
