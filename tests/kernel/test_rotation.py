@@ -644,7 +644,7 @@ from mooring.broker._desk import bound
 from mooring.errors import VaultError
 from mooring.store import open_sqlite
 from mooring.testing import Fake
-from mooring.vault import KeyRing, Vault
+from mooring.vault import KeyRing, Vault, _keyring
 
 def at(home):
     return open_broker(settings=Settings(home=home), plugins=[Fake()], system_plugins=(), share_cache=False)
@@ -740,13 +740,33 @@ execute = aiosqlite.Connection.execute
 aiosqlite.Connection.execute = lambda self, text, *more: execute(self, text.replace("= FULL", "= OFF"), *more)
 os.fsync = lambda fd: None
 
+class Keyring:
+    """A keyring in a file, which outlives a process."""
+    def __init__(self, home):
+        self.path = home / "keyring.json"
+    def read(self):
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+    def write(self, kept):
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(kept))
+        os.replace(draft, self.path)
+    def get_password(self, service, name):
+        return self.read().get(name)
+    def set_password(self, service, name, value):
+        self.write(self.read() | {name: value})
+    def delete_password(self, service, name):
+        self.write({key: value for key, value in self.read().items() if key != name})
+
 async def make(home):  # from nothing
     async with at(home) as broker:
         await register(broker, "made")
 
-async def rotate(home):
+async def rotate(home, into="file"):
     async with at(home) as broker:
-        await broker.rotate_keys()
+        await broker.rotate_keys(into=into)
+
+async def rotate_into_keyring(home):
+    await rotate(home, "keyring")
 
 async def prune(home):
     async with at(home) as broker:
@@ -763,7 +783,7 @@ async def three(home):
 
 async def rotated(home):
     await three(home)
-    await rotate(home)
+    await rotate(home, "keyring")
     await rotate(home)
 
 def instrument(limit):
@@ -802,10 +822,14 @@ async def examine(home, work):
         if report["resumed"]:
             await broker.rotate_keys()
         report["states"] = [key.state for key in await broker.keys()]
+    ring = {key.id for key in KeyRing(home / "master.key").load() if key.key is None}
+    report["lost"] = sorted(ring - {*Keyring(home).read()})
+    report["keyring"] = sorted(Keyring(home).read())
     return report | {"after": await everything(home), "drafts after": drafts(home)}
 
-def forked(work):
+def forked(work, home):
     sys.stdout.flush()
+    _keyring._backend = lambda: Keyring(home)
     if pid := os.fork():
         return os.waitpid(pid, 0)[1]
     try:
@@ -822,16 +846,16 @@ def tried(folder, template, work, limit):
     def run():
         instrument(limit)
         anyio.run(work, home)
-    status = forked(run)
+    status = forked(run, home)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert killed or status == 0, status
-    assert forked(lambda: report.write_text(json.dumps(anyio.run(examine, home, work)))) == 0, limit
+    assert forked(lambda: report.write_text(json.dumps(anyio.run(examine, home, work))), home) == 0, limit
     return killed, json.loads(report.read_text())
 
 folder, work = Path(sys.argv[1]), globals()[sys.argv[2]]
 template = folder / "template"
-prepare = {make: empty, rotate: three, prune: rotated}[work]
-assert forked(lambda: anyio.run(prepare, template)) == 0
+prepare = {make: empty, rotate: three, rotate_into_keyring: three, prune: rotated}[work]
+assert forked(lambda: anyio.run(prepare, template), template) == 0
 killed, limit = True, 0
 while killed:
     limit += 1
@@ -852,6 +876,7 @@ def killed_at_every_step(folder: Path, work: str) -> list[dict[str, Any]]:
         assert report["after"] == report["opened"] | later, report
         assert report["drafts after"] == [], report
         assert report["states"][0] == "active", report
+        assert report["lost"] == [], report
         assert set(report["states"][1:]) <= {"retired", "removed"}, report
     assert [report["killed"] for report in reports] == [True] * (len(reports) - 1) + [False]
     return reports
@@ -861,8 +886,11 @@ THREE = {name: f"s-{name}" for name in "abc"}
 
 
 @POSIX
-def test_a_rotation_that_is_killed_at_any_step_loses_nothing_and_the_next_one_finishes(tmp_path: Path) -> None:
-    reports = killed_at_every_step(tmp_path / "kill", "rotate")
+@pytest.mark.parametrize("work", ["rotate", "rotate_into_keyring"])
+def test_a_rotation_that_is_killed_at_any_step_loses_nothing_and_the_next_one_finishes(
+    tmp_path: Path, work: str
+) -> None:
+    reports = killed_at_every_step(tmp_path / "kill", work)
 
     assert all(report["opened"] == THREE for report in reports)
     assert len(reports) > 20, "so many steps were looked at"
@@ -887,3 +915,4 @@ def test_a_prune_that_is_killed_at_any_step_loses_nothing_and_the_next_one_finis
     assert any(report["drafts"] for report in reports)
     assert {report["kept"] for report in reports} == {1}
     assert all(report["states"][1:].count("retired") == 1 for report in reports)
+    assert not any(report["keyring"] for report in reports), "no retired key stays in the keyring either"
