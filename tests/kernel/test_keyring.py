@@ -240,7 +240,7 @@ async def test_the_event_loop_goes_on_while_a_keyring_does_not_answer(
             before = ticks
             with pytest.raises(NoMasterKey, match=r"did not answer within 0\.3 s"):
                 await call()
-            assert ticks - before >= 10
+            assert ticks - before >= 5
         assert [key.state for key in await broker.keys()] == ["active"], "to list them asks no keyring"
         with anyio.move_on_after(0.05) as scope:
             await broker.secrets("a")
