@@ -154,18 +154,19 @@ class Desk:
 
     async def write(self, write: Callable[[Connector], Awaitable[None]], connector: Connector) -> Connector:
         """Store a sealed connector; wrapped anew, if its master key was retired by another process meanwhile."""
-        try:
-            await write(connector)
-        except KeyRetired:
-            if connector.sealed is None:
-                raise
-            self.vault.reload()
-            await self.prepare_to_seal()
-            connector = msgspec.structs.replace(connector, sealed=self.vault.rewrap(bound(connector), connector.sealed))
-        else:
-            return connector
-        await write(connector)
-        return connector
+        while True:
+            try:
+                await write(connector)
+            except KeyRetired:
+                self.vault.reload()
+                if connector.sealed is None or connector.sealed.key_id == self.vault.keys[0].id:
+                    raise  # there is no newer one
+                await self.prepare_to_seal()
+                await self.fetch(connector.sealed.key_id)
+                sealed = self.vault.rewrap(bound(connector), connector.sealed)
+                connector = msgspec.structs.replace(connector, sealed=sealed)
+            else:
+                return connector
 
     async def open(self, connector: Connector) -> dict[str, Secret]:
         """The connector's secrets.

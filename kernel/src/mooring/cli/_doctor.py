@@ -63,23 +63,25 @@ def doctor(run: Run, /, offline: bool, output: str) -> None:
 
 
 def _key(settings: Settings) -> Check:
-    from mooring.vault import key_file, parse_keys
+    from mooring.assembly import open_vault
+    from mooring.registry import SystemPlugins
 
-    text, file = settings.master_key.reveal() if settings.master_key else None, settings.key_file
+    text = settings.master_key.reveal() if settings.master_key else None
+    vault = open_vault(settings, SystemPlugins(()))
     if text is not None and "://" in text:
         scheme = text.partition(":")[0]
         return Check(
             check="master key", status="ok", detail=f"from the plugin that serves {scheme}://, asked when needed"
         )
     try:
-        if text is None and not file.exists():
-            return Check(check="master key", status="ok", detail=f"none yet; {file} is made with the first secret")
-        keys = key_file(file) if text is None else parse_keys(text, "MOORING_MASTER_KEY")
-    except (VaultError, OSError) as error:
-        problem = error.message if isinstance(error, VaultError) else f"{file} cannot be looked at: {error.strerror}"
-        return Check(check="master key", status="fail", detail=problem)
-    names = ", ".join(key.id for key in keys)
-    return Check(check="master key", status="ok", detail=f"{names} from {keys[0].source}")
+        if not vault.ready():
+            detail = f"none yet; {settings.key_file} is made with the first secret"
+            return Check(check="master key", status="ok", detail=detail)
+        vault.fetch()
+    except VaultError as error:
+        return Check(check="master key", status="fail", detail=error.message)
+    names = ", ".join(key.id for key in vault.keys)
+    return Check(check="master key", status="ok", detail=f"{names} from {vault.keys[0].source}")
 
 
 def _modes(settings: Settings) -> list[Check]:

@@ -239,7 +239,8 @@ class SqliteStore:
         statement = (
             "UPDATE connectors SET sealed = change.column3, key_id = change.column4 "  # noqa: S608  our own words
             f"FROM (VALUES {marks}) AS change "
-            "WHERE connectors.id = change.column1 AND connectors.sealed = change.column2"
+            "WHERE connectors.id = change.column1 AND connectors.sealed = change.column2 "
+            "AND change.column4 NOT IN (SELECT id FROM master_keys WHERE retired_at IS NOT NULL)"
         )
         values: list[Any] = []
         for one in changes:
