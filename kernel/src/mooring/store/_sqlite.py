@@ -89,7 +89,8 @@ class SqliteStore:
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        rows = await self._read(f"{SELECT} WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1", (name_or_id,))
+        where = f"{SELECT} WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        rows = await self._read(where, (name_or_id,) * 3)
         if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
             last = name_or_id + "\U0010ffff"
             rows = await self._read(f"{SELECT} WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, last))
