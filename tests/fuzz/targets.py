@@ -64,6 +64,7 @@ TARGETS: dict[str, Target] = {
     "master-keys": Target(
         parsers=(
             "mooring.vault._keys:parse_keys",
+            "mooring.vault._keys:_parsed",
             "mooring.vault._keys:MasterKey.raw",
             "mooring.vault._keys:_decoded",
         ),

@@ -88,7 +88,7 @@ WRITTEN: Final = (*COLUMNS, "key_id")
 """What is written: `key_id` says in a column of its own under which master key the record is sealed."""
 SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FROM master_keys"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
-FIND: Final = f"{SELECT} WHERE id = ?1 UNION ALL {SELECT} WHERE name = ?1 LIMIT 1"
+FIND: Final = f"{SELECT} WHERE id = ? UNION ALL {SELECT} WHERE name = ? LIMIT 1"
 """By id, else by name: without an OR, which would have to be sorted."""
 NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
 SETTINGS: Final = msgspec.json.Decoder(dict[str, Any])
@@ -139,10 +139,10 @@ class SqliteStore:
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        where = "WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
-        values: tuple[str, ...] = (name_or_id,)
+        where = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        values: tuple[str, ...] = (name_or_id,) * 3
         try:
-            rows = await self._read(FIND, values)
+            rows = await self._read(FIND, values[:2])
             if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
                 where, values = "WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, name_or_id + "\U0010ffff")
                 rows = await self._read(f"{SELECT} {where}", values)
@@ -213,7 +213,7 @@ class SqliteStore:
         try:
             await self.find(name_or_id)
         except RecordDamaged:
-            return bool(await self._write("DELETE FROM connectors WHERE id = ?1 OR name = ?1", (name_or_id,)))
+            return bool(await self._write("DELETE FROM connectors WHERE id = ? OR name = ?", (name_or_id, name_or_id)))
         return False
 
     async def keys(self) -> Sequence[KeyRecord]:
@@ -251,8 +251,8 @@ class SqliteStore:
     async def retire_key(self, key_id: str, at: datetime) -> bool:
         """See `Store.retire_key`."""
         statement = (
-            "UPDATE master_keys SET retired_at = coalesce(retired_at, ?1) "
-            "WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = ?2)"
+            "UPDATE master_keys SET retired_at = coalesce(retired_at, ?) "
+            "WHERE id = ? AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = master_keys.id)"
         )
         return bool(await self._write(statement, (at.isoformat(), key_id)))
 

@@ -63,16 +63,17 @@ def parse_keys(text: Secret | str, source: str) -> tuple[MasterKey, ...]:
     Raises:
         NoMasterKey: malformed. Never shows the text, neither in its message nor in its frames.
     """
-    found = _parsed(text if isinstance(text, Secret) else Secret(text), source)
+    found = _parsed(text, source)
     if isinstance(found, str):
         raise NoMasterKey(found)
     return found
 
 
-def _parsed(text: Secret, source: str) -> tuple[MasterKey, ...] | str:
+def _parsed(text: Secret | str, source: str) -> tuple[MasterKey, ...] | str:
     """The keys, or what is wrong with them."""
     keys: dict[str, MasterKey] = {}
-    lines = (line for line in text.reveal().splitlines() if not line.lstrip().startswith("#"))
+    plain = text.reveal() if isinstance(text, Secret) else text
+    lines = (line for line in plain.splitlines() if not line.lstrip().startswith("#"))
     entries = (part.strip() for line in lines for part in line.split(","))
     for number, entry in enumerate(filter(None, entries), 1):
         name, colon, value = entry.partition(":")
