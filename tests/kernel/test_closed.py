@@ -1,7 +1,5 @@
 """A broker that was closed, or belongs to another process or event loop, says so at once."""
 
-# ruff: noqa: ASYNC221, ASYNC240  a test may wait for a small file or a process of its own
-
 import inspect
 import os
 import subprocess
@@ -106,12 +104,11 @@ async def test_a_subscription_that_is_still_read_ends_with_the_broker() -> None:
                 seen.append(event)  # noqa: PERF401  it is told of while it goes on
 
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            async with memory_broker(Fake()) as broker:
-                begun = anyio.Event()
-                tasks.start_soon(read, broker, begun)
-                await begun.wait()
-                await broker.register("mine", type="fake", auth_method="key")
+        async with anyio.create_task_group() as tasks, memory_broker(Fake()) as broker:
+            begun = anyio.Event()
+            tasks.start_soon(read, broker, begun)
+            await begun.wait()
+            await broker.register("mine", type="fake", auth_method="key")
     assert [type(one).__name__ for one in seen][-1] == "ConnectorRegistered"
 
 

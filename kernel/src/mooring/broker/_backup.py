@@ -45,7 +45,7 @@ class Restored(Struct):
 async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
     """Write a sealed backup into a new file: all of the store, as of one moment."""
     store = _portable(desk)
-    if await anyio.Path(path).exists():
+    if await anyio.to_thread.run_sync(os.path.lexists, path):
         raise NameTaken(f"{path} exists already; a backup is written into a new file")
     await desk.prepare_to_seal()
     async with _scratch(store.path) as image, _scratch(path) as draft:  # what is not sealed stays beside the store

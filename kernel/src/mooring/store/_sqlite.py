@@ -267,7 +267,9 @@ class SqliteStore:
                 raise _translate(error, self._path) from None
         else:
             return
-        raise StoreUnavailable(f"a copy of the store cannot be written in {path.parent}: {reason}; free some space")
+        raise StoreUnavailable(
+            f"a copy of the store cannot be written in {path.parent}: {reason}; free some space, or check its rights"
+        )
 
     async def restore(self, path: Path) -> None:
         """See `Portable.restore` (sqlite.org/backup.html)."""
@@ -287,7 +289,8 @@ class SqliteStore:
             rows = await self._read(f"PRAGMA integrity_check({PROBLEMS})", ())
         except StoreCorrupt as error:
             return [error.message]
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+        told = (str(row[0]).removeprefix("*** in database main ***").split() for row in rows if row[0] != "ok")
+        return [f"the file is damaged: {' '.join(words)}" for words in told]
 
     async def changes(self) -> int:
         """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
@@ -300,6 +303,7 @@ class SqliteStore:
         except UnicodeEncodeError:
             return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
+            error.__traceback__ = None  # it holds the cursor, and that the file, also when the store is closed
             if type(error) is sqlite3.OperationalError and not getattr(error, "sqlite_errorcode", None):
                 raise NotTextError from None  # Python's own error, of text that is not UTF-8
             problem = _translate(error, self._path)
