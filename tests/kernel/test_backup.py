@@ -756,7 +756,7 @@ async def main(home):
         await broker.issue("theirs", resource_type="bucket", resource_id="a")
         print("ready", flush=True)
         sys.stdin.readline()
-        with anyio.fail_after(1):
+        with anyio.fail_after(20):
             while [one.name for one in await broker.list()] != ["full", "plain"]:
                 await anyio.sleep(0.05)
             while True:
