@@ -2,15 +2,17 @@
 
 # ruff: noqa: ASYNC221, ASYNC240  a test may wait for a small file or a process of its own
 
+import gc
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mooring.assembly import Settings, open_broker
 from mooring.errors import (
     InvalidConfig,
     KeyRetired,
@@ -33,6 +36,7 @@ from mooring.errors import (
 )
 from mooring.store import KeyRecord, MemoryStore, Rewrapped, SqliteStore, Store, open_sqlite
 from mooring.store._sqlite import APPLICATION_ID, COLUMNS, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
+from mooring.testing import Fake
 from mooring.types import Connector, Sealed
 
 pytestmark = pytest.mark.anyio
@@ -961,6 +965,198 @@ async def test_a_record_whose_name_is_no_text_is_named_by_its_id(path: Path) -> 
 
         assert (error.id, error.name) == (FULL.id, "f\N{REPLACEMENT CHARACTER}")
         assert await store.discard(FULL.id)
+
+
+@LINUX
+@pytest.mark.parametrize("damage", ["a record that is no text", "a page"])
+async def test_what_is_damaged_keeps_no_file_open(path: Path, damage: str) -> None:
+    await made(path)
+    if damage == "a page":
+        content = bytearray(path.read_bytes())
+        content[5 * 4096 :] = b"\xa5" * (len(content) - 5 * 4096)
+        path.write_bytes(content)
+    else:
+        raw(path, "UPDATE connectors SET description = CAST(x'ff' AS TEXT)")
+    gc.disable()
+    try:
+        async with open_sqlite(path) as store:
+            with suppress(StoreCorrupt):
+                await store.list()
+        assert held(path) == []
+    finally:
+        gc.enable()
+
+
+async def test_of_two_records_of_one_name_and_id_the_damaged_one_is_discarded(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector("one", id="rival"))
+        await store.add(connector("rival", id="id-of-rival"))
+        raw(path, "UPDATE connectors SET settings = '' WHERE name = 'one'")
+
+        assert await store.discard("rival")
+        assert await store.list() == [connector("rival", id="id-of-rival")]
+
+
+# SQLite: where it may only be read
+
+
+READER = """
+import os, sys, anyio
+from pathlib import Path
+from mooring.assembly import Settings, open_broker
+from mooring.errors import MooringError
+from mooring.testing import Fake
+warm, home = map(Path, sys.argv[1:])
+
+async def use(home):
+    said = []
+    async with open_broker(settings=Settings(home=home), plugins=[Fake()], system_plugins=()) as broker:
+        said.append([one.name for one in await broker.list()])
+        said.append((await broker.get("mine")).description)
+        said.append((await broker.issue("mine", resource_type="bucket", resource_id="a")).credentials.token.reveal())
+        said.append((await broker.check()).problems)
+        for act in (
+            lambda: broker.register("other", type="fake", auth_method="key"),
+            lambda: broker.update("mine", description="new"),
+            lambda: broker.delete("mine"),
+            lambda: broker.back_up(home.parent / f"{home.name}.backup"),
+        ):
+            try:
+                await act()
+                said.append("done")
+            except MooringError as error:
+                said.append(f"{type(error).__name__}: {error.message}")
+    return said
+
+async def open_it(home):
+    try:
+        return await use(home)
+    except MooringError as error:
+        return [f"{type(error).__name__}: {error.message}"]
+
+anyio.run(use, warm)  # the interpreter may lie where the other user cannot read
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for line in anyio.run(open_it, home):
+    print(line)
+"""
+
+
+@asynccontextmanager
+async def readable(kind: str) -> AsyncGenerator[tuple[Path, Path], None]:
+    """A home that may be read and not be written, and one to try everything in before."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for home in (folder / "warm", folder / "home"):
+            async with open_broker(settings=Settings(home=home), plugins=[Fake()], system_plugins=()) as broker:
+                await broker.register("mine", type="fake", auth_method="key", description="that is there")
+                if kind == "a log beside it" and home.name == "home":
+                    kept = {
+                        one: (home / one).read_bytes() for one in ("mooring.db", "mooring.db-wal", "mooring.db-shm")
+                    }
+            if kind == "a log beside it" and home.name == "home":  # as a process leaves it that is killed
+                for one, content in kept.items():
+                    (home / one).write_bytes(content)
+        if kind == "an older schema":
+            raw(folder / "home" / "mooring.db", "PRAGMA user_version = 1")
+        for one in (folder / "home").iterdir():
+            one.chmod(0o644 if one.name.startswith("mooring.db") or os.getuid() == 0 else 0o600)
+        (folder / "home" / "master.key").chmod(0o600)
+        if os.getuid() == 0:
+            os.chown(folder / "home" / "master.key", 65534, 65534)
+        for one, mode in ((folder, 0o755), (folder / "home", 0o555)):
+            one.chmod(mode)
+        yield folder / "warm", folder / "home"
+        (folder / "home").chmod(0o755)
+
+
+def everything(home: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in home.iterdir() if not one.name.endswith("-shm")}
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["a sound store", "a log beside it", "an older schema"])
+async def test_a_home_that_may_only_be_read_serves_what_it_can(kind: str) -> None:
+    async with readable(kind) as (warm, home):
+        before = everything(home)
+        command = [sys.executable, "-c", READER, warm, home]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr == ""
+        said = done.stdout.splitlines()
+        assert everything(home) == before
+    path = home / "mooring.db"
+    if kind == "an older schema":
+        assert said == [
+            f"StoreUnavailable: the store {path} is of an older mooring and cannot be written; check its rights"
+        ]
+        return
+    refused = "it cannot be written; check the rights of the file and its folder"
+    assert said[:4] == ["['mine']", "that is there", "here-1", "()"]
+    assert said[4:] == [f"StoreUnavailable: the store {path} is not usable: {refused}"] * 4
+
+
+# SQLite: a full disk
+
+
+async def test_a_disk_that_fills_up_refuses_the_write_and_keeps_what_was_stored(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+        pages = raw(path, "PRAGMA page_count")[0][0]
+        await store._read(f"PRAGMA max_page_count = {pages}", ())
+        with pytest.raises(StoreUnavailable, match="the disk is full; free some space") as caught:
+            await store.add(connector("big", description="x" * 50_000))
+
+        assert str(path) in caught.value.message
+        assert await store.list() == [connector()]
+        await store._read("PRAGMA max_page_count = 100000", ())
+        await store.add(connector("big", description="x" * 50_000))
+    async with open_sqlite(path) as store:
+        assert [one.name for one in await store.list()] == ["big", "main"]
+        assert await store.check() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], capture_output=True, check=True)
+
+
+async def test_a_small_disk_that_is_really_full(small_disk: Path) -> None:
+    path, ballast = small_disk / "home" / "mooring.db", small_disk / "ballast"
+    ballast.write_bytes(bytes(120_000))
+    stored = []
+    async with open_sqlite(path) as store:
+
+        async def fill() -> None:
+            for number in range(100):
+                await store.add(connector(f"n{number:02}", description="x" * 8000))
+                stored.append(f"n{number:02}")
+
+        with pytest.raises(StoreUnavailable, match="the disk is full; free some space"):
+            await fill()
+        assert [one.name for one in await store.list()] == stored
+        with pytest.raises(StoreUnavailable, match=r"cannot be written in .*; free some space"):
+            await store.snapshot(small_disk / "copy")
+    assert len(stored) > 5
+    (small_disk / "copy").unlink(missing_ok=True)
+    ballast.unlink()
+    async with open_sqlite(path) as store:
+        assert [one.name for one in await store.list()] == stored
+        assert await store.check() == []
+        await store.delete((await store.list())[0])
+        await store.add(connector())
 
 
 # SQLite: where it cannot be

@@ -6,17 +6,21 @@ without crossing over to it. Every method may be called from any thread but that
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from functools import wraps
+from threading import Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from mooring import assembly
 from mooring.broker import Broker, Discovery
 from mooring.credentials import Credentials
-from mooring.errors import UnsupportedResource
+from mooring.errors import BrokerClosed, UnsupportedResource
 from mooring.events import Event, Lagged
 from mooring.hookspecs import BlockingClientRequest
 from mooring.registry import Plugin
@@ -40,11 +44,23 @@ def _waiting(
 
 def _wait(portal: BlockingPortal, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What work in the event loop gives; it is cancelled when the caller is interrupted, as by Ctrl-C."""
-    future = portal.start_task_soon(work)
+    scopes: list[anyio.CancelScope] = []
+
+    async def run() -> T | None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            return await work()
+        return None  # nobody waits for it any more
+
+    def stop() -> None:
+        for scope in scopes:
+            scope.cancel()
+
     try:
-        return cast("T", future.result())
-    finally:
-        future.cancel()
+        return cast("T", portal.start_task_soon(run).result())
+    except (KeyboardInterrupt, SystemExit):
+        portal.start_task_soon(stop)  # after `run` has begun, wherever the interruption came
+        raise
 
 
 def _at_hand_first(
@@ -65,7 +81,17 @@ class BlockingBroker:
 
     def __init__(self, broker: Broker, portal: BlockingPortal) -> None:
         self.broker = broker
-        self.portal = portal
+        self._portal = portal
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """The way into the event loop.
+
+        Raises:
+            BrokerClosed: it does not run, or not in this process.
+        """
+        _ = self.broker.registry
+        return self._portal
 
     register = _waiting(Broker.register)
     lift = _waiting(Broker.lift)
@@ -135,15 +161,53 @@ class BlockingBroker:
         async def step() -> object:
             return await anext(items, end)
 
-        while (item := _wait(self.portal, step)) is not end:
+        while True:
+            try:
+                item = _wait(self.portal, step)
+            except BrokerClosed:
+                return
+            if item is end:
+                return
             yield cast("T", item)
 
 
 @contextmanager
 def open_broker(**options: Any) -> Generator[BlockingBroker, None, None]:
     """A broker for synchronous code, for as long as the context lives; the options are `mooring.open_broker`'s."""
-    with (
-        start_blocking_portal(name="mooring") as portal,
-        portal.wrap_async_context_manager(assembly.open_broker(**options)) as broker,
-    ):
-        yield BlockingBroker(broker, portal)
+    process = os.getpid()
+    with _event_loop() as portal, ExitStack() as stack:
+        broker = stack.enter_context(portal.wrap_async_context_manager(assembly.open_broker(**options)))
+        try:
+            yield BlockingBroker(broker, portal)
+        finally:
+            if os.getpid() != process:
+                stack.pop_all()
+
+
+@contextmanager
+def _event_loop() -> Generator[BlockingPortal, None, None]:
+    """anyio's `start_blocking_portal`, which a forked process may leave: it has neither the loop nor its thread."""
+    process, opened = os.getpid(), Future[BlockingPortal]()
+
+    async def run() -> None:
+        async with BlockingPortal() as portal:
+            opened.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    def main() -> None:
+        try:
+            anyio.run(run)
+        except BaseException as error:  # noqa: BLE001  it is raised where the loop was asked for
+            if not opened.done():
+                opened.set_exception(error)
+
+    thread = Thread(target=main, name="mooring", daemon=True)
+    thread.start()
+    portal, failed = opened.result(), True
+    try:
+        yield portal
+        failed = False
+    finally:
+        if os.getpid() == process:
+            portal.call(portal.stop, failed)
+            thread.join()

@@ -98,6 +98,8 @@ SMALLEST: Final = 512
 """No database is smaller (sqlite.org/fileformat.html); SQLite takes a file of a few bytes for an empty one."""
 FULL_BYTES: Final = 1 << 16
 """A file system with less room than this is full: SQLite reports the lack of room beside its file as a disk error."""
+BAD_TEXT: Final = "\N{REPLACEMENT CHARACTER}"
+CANNOT_COPY: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 PROBLEMS: Final = 20
 """How many problems of a file are told at most."""
 
@@ -213,7 +215,9 @@ class SqliteStore:
         try:
             await self.find(name_or_id)
         except RecordDamaged:
-            return bool(await self._write("DELETE FROM connectors WHERE id = ? OR name = ?", (name_or_id, name_or_id)))
+            found = "SELECT rowid FROM connectors WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"  # as `find`
+            statement = f"DELETE FROM connectors WHERE rowid = ({found})"  # noqa: S608  our own words
+            return bool(await self._write(statement, (name_or_id,) * 3))
         return False
 
     async def keys(self) -> Sequence[KeyRecord]:
@@ -258,14 +262,21 @@ class SqliteStore:
 
     async def snapshot(self, path: Path) -> None:
         """See `Portable.snapshot` (sqlite.org/lang_vacuum.html#vacuuminto)."""
+        reason = "the disk is full, or reports an error"
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with anyio.CancelScope(shield=True):  # cut off, it would make the file again when that is gone
+                await self._connection.execute("VACUUM INTO ?", (str(path),))
         except OSError as error:
-            problem = StoreUnavailable(f"{path} cannot be written: {error.strerror}")
+            reason = error.strerror or reason
+        except sqlite3.Error as error:
+            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF not in CANNOT_COPY:
+                raise _translate(error, self._path) from None
         else:
-            await self._write("VACUUM INTO ?", (str(path),))
             return
-        raise problem
+        raise StoreUnavailable(
+            f"a copy of the store cannot be written in {path.parent}: {reason}; free some space, or check its rights"
+        )
 
     async def restore(self, path: Path) -> None:
         """See `Portable.restore` (sqlite.org/backup.html)."""
@@ -285,7 +296,8 @@ class SqliteStore:
             rows = await self._read(f"PRAGMA integrity_check({PROBLEMS})", ())
         except StoreCorrupt as error:
             return [error.message]
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+        told = (str(row[0]).removeprefix("*** in database main ***").split() for row in rows if row[0] != "ok")
+        return [f"the file is damaged: {' '.join(words)}" for words in told]
 
     async def changes(self) -> int:
         """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
@@ -298,6 +310,7 @@ class SqliteStore:
         except UnicodeEncodeError:
             return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
+            error.__traceback__ = None  # it holds the cursor, and that the file, also when the store is closed
             if type(error) is sqlite3.OperationalError and not getattr(error, "sqlite_errorcode", None):
                 raise NotTextError from None  # Python's own error, of text that is not UTF-8
             problem = _translate(error, self._path)
@@ -325,7 +338,7 @@ class SqliteStore:
     def _error(self, id: str, name: str, type: str) -> RecordDamaged:
         message = (
             f"the record of connector {name!r} in {self._path} is damaged; restore a backup, or remove it: "
-            f"mooring connector delete --damaged {name}"
+            f"mooring connector delete --damaged {id if BAD_TEXT in name else name}"
         )
         return RecordDamaged(message, id=id, name=name, type=type)
 
@@ -449,7 +462,7 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
     """
     if anyio.get_cancelled_exc_class().__module__.partition(".")[0] == "trio":
         raise StoreUnavailable("the SQLite store needs asyncio; run mooring in an asyncio event loop, not in trio's")
-    read_only = _is_read_only(path)
+    process, read_only = os.getpid(), _is_read_only(path)
     if not read_only:
         _prepare(path, mounts)
     try:
@@ -467,8 +480,9 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
             raise _translate(error, path) from None
         yield SqliteStore(connection, path)
     finally:
-        with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement under way may take
-            await connection.close()
+        if os.getpid() == process:  # a process that was forked from it has no thread to close it
+            with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement may take
+                await connection.close()
 
 
 def _is_read_only(path: Path) -> bool:
@@ -589,7 +603,7 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorr
 
 def _not_ours(path: Path) -> StoreCorrupt:
     return StoreCorrupt(
-        f"{path} is damaged or not a mooring store; it was left as it is; restore a backup or move it away"
+        f"{path} is damaged or not a mooring store; it was left as it is; move it away, then restore a backup"
     )
 
 
