@@ -7,12 +7,12 @@ without crossing over to it. Every method may be called from any thread but that
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from functools import wraps
 from threading import Thread
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -42,25 +42,63 @@ def _waiting(
     return call
 
 
-def _wait(portal: BlockingPortal, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What work in the event loop gives; it is cancelled when the caller is interrupted, as by Ctrl-C."""
-    scopes: list[anyio.CancelScope] = []
+class _Cancelling(Generic[T]):
+    """Work in the event loop that another thread may cancel, wherever an interruption hits that thread."""
 
-    async def run() -> T | None:
+    def __init__(self, portal: BlockingPortal, work: Callable[[], Awaitable[T]]) -> None:
+        self._portal = portal
+        self._work = work
+        self._scopes: list[anyio.CancelScope] = []
+
+    async def run(self) -> T | None:
+        """Do the work; None if it was cancelled."""
         with anyio.CancelScope() as scope:
-            scopes.append(scope)
-            return await work()
-        return None  # nobody waits for it any more
+            self._scopes.append(scope)
+            return await self._work()
+        return None
 
-    def stop() -> None:
-        for scope in scopes:
+    def cancel(self) -> None:
+        """Cancel it: this is done in the event loop after `run` has begun, if that was asked for."""
+        self._portal.start_task_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        for scope in self._scopes:
             scope.cancel()
 
+
+def _wait(portal: BlockingPortal, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What work in the event loop gives; it is cancelled when the caller is interrupted, as by Ctrl-C."""
+    cancelling = _Cancelling(portal, work)
     try:
-        return cast("T", portal.start_task_soon(run).result())
+        return cast("T", portal.start_task_soon(cancelling.run).result())
     except (KeyboardInterrupt, SystemExit):
-        portal.start_task_soon(stop)  # after `run` has begun, wherever the interruption came
+        cancelling.cancel()
         raise
+
+
+@contextmanager
+def _lasting(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> Generator[T, None, None]:
+    """A context of the event loop; it is left by cancelling, also when the caller is interrupted on the way in."""
+    entered: Future[T] = Future()
+
+    async def live() -> None:
+        try:
+            async with context as value:
+                entered.set_result(value)
+                await anyio.sleep_forever()
+        except Exception as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    cancelling, life = _Cancelling(portal, live), None
+    try:
+        life = portal.start_task_soon(cancelling.run)
+        yield entered.result()
+    finally:
+        cancelling.cancel()
+        if life is not None:
+            life.result()
 
 
 def _at_hand_first(
@@ -122,13 +160,13 @@ class BlockingBroker:
     @contextmanager
     def discover(self, **filters: Any) -> Generator[Iterator[Discovery], None, None]:
         """See `Broker.discover`."""
-        with self.portal.wrap_async_context_manager(self.broker.discover(**filters)) as replies:
+        with _lasting(self.portal, self.broker.discover(**filters)) as replies:
             yield self._iterate(replies)
 
     @contextmanager
     def subscribe(self, *types: type[Event], buffer: int = 256) -> Generator[Iterator[Event | Lagged], None, None]:
         """See `Broker.subscribe`."""
-        with self.portal.wrap_async_context_manager(self.broker.subscribe(*types, buffer=buffer)) as events:
+        with _lasting(self.portal, self.broker.subscribe(*types, buffer=buffer)) as events:
             yield self._iterate(events)
 
     @contextmanager
