@@ -1,23 +1,31 @@
 # Every target sets up what it needs, in .venv. PYTHON may name another interpreter (3.11 or later).
 PYTHON ?= python3
+SECONDS ?= 5
 BIN := .venv/bin
-PLUGINS := -e ./kernel -e ./plugins/aws -e ./plugins/sandbox
-MANIFESTS := pyproject.toml kernel/pyproject.toml plugins/aws/pyproject.toml plugins/sandbox/pyproject.toml constraints.txt
+TESTS ?=
+DISTRIBUTIONS := kernel $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+MANIFESTS := pyproject.toml constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check bench docs format clean
+# With -j too: two pips must not write into one .venv.
+.NOTPARALLEL:
+.PHONY: help demo test check bench fuzz docs format wheels test-wheels clean
 
 help:
-	@echo "make demo    the main job, on a small cloud of its own"
-	@echo "make test    the tests"
-	@echo "make check   ruff, mypy, pyright, import-linter"
-	@echo "make bench   the benchmarks, against their budgets"
-	@echo "make docs    the documentation, in site/"
+	@echo "make demo         the main job, on a small cloud of its own"
+	@echo "make test         the tests, or some: make test TESTS=tests/kernel"
+	@echo "make check        ruff, mypy, pyright, import-linter"
+	@echo "make bench        the benchmarks, against their budgets"
+	@echo "make fuzz         the parsers, with random input, for SECONDS each"
+	@echo "make docs         the documentation, in site/"
+	@echo "make wheels       every distribution, as a wheel and an sdist in dist/"
+	@echo "make test-wheels  the tests against the wheels, outside of the workspace: make test-wheels PYTHON=python3.12"
 
 demo: .venv/.runtime
 	@$(BIN)/mooring sandbox demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 check: .venv/.dev
 	$(BIN)/ruff check .
@@ -29,6 +37,9 @@ check: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/compare.py
 
+fuzz: .venv/.dev
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --quiet
 
@@ -36,26 +47,41 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+wheels: .venv/.wheels
+	@rm -rf dist
+	@set -e; for each in $(DISTRIBUTIONS); do \
+		$(BIN)/python -m build --quiet --no-isolation --outdir dist "$$each"; \
+	done
+	@ls dist
+
+test-wheels: wheels
+	$(PYTHON) tests/packaging/outside.py
+
 clean:
-	rm -rf .venv site
+	rm -rf .venv site dist
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mooring needs Python 3.11 or later; name one with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(PIP) --upgrade "pip>=25.1"
 	@touch $@
 
 .venv/.runtime: .venv/.python $(MANIFESTS)
 	@echo "installing mooring and its plugins into .venv ..." >&2
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PLUGINS)
+	@$(PIP) --constraint constraints.txt $(DISTRIBUTIONS:%=-e ./%)
 	@touch $@
 
 .venv/.dev: .venv/.runtime
 	@echo "installing the tools for tests and checks into .venv ..." >&2
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test --group check
+	@$(PIP) --constraint constraints.txt --group test --group check --group wheels
 	@touch $@
 
 .venv/.docs: .venv/.runtime
 	@echo "installing the tools for the documentation into .venv ..." >&2
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@$(PIP) --constraint constraints.txt --group docs
+	@touch $@
+
+.venv/.wheels: .venv/.python pyproject.toml constraints.txt
+	@echo "installing the tools that build into .venv ..." >&2
+	@$(PIP) --constraint constraints.txt --group wheels
 	@touch $@

@@ -16,6 +16,7 @@ from mooring.events import TaskFailed
 from mooring.limits import Limits
 from mooring.store import MemoryStore
 from mooring.testing import ExampleSystem, Fake, ManualClock, example, memory_broker
+from mooring.types import Secret
 from mooring.vault import Vault, parse_keys
 
 NOWHERE = Path("/nonexistent")
@@ -43,7 +44,7 @@ def test_settings_from_the_environment():
         }
     )
     assert settings == Settings(
-        home=Path("~/there").expanduser(), store="pg://x", master_key="a:b", allow_implicit=True
+        home=Path("~/there").expanduser(), store="pg://x", master_key=Secret("a:b"), allow_implicit=True
     )
     assert settings.store_file == settings.home / "mooring.db"
     assert settings.key_file == settings.home / "master.key"
@@ -189,7 +190,7 @@ async def test_a_store_by_url_that_nobody_serves(system):
 
 @pytest.mark.anyio
 async def test_a_master_key_by_url():
-    settings = Settings(home=NOWHERE, master_key="example://vault/key")
+    settings = Settings(home=NOWHERE, master_key=Secret("example://vault/key"))
     async with memory_broker(Fake(), vault=None, settings=settings, system_plugins=[ExampleSystem()]) as broker:
         connector = await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
         assert connector.sealed.key_id == "external"
@@ -203,7 +204,7 @@ async def test_a_master_key_by_url_of_a_wrong_length():
         def master_key(self, url):
             return b"short"
 
-    settings = Settings(home=NOWHERE, master_key="short://vault")
+    settings = Settings(home=NOWHERE, master_key=Secret("short://vault"))
     async with memory_broker(Fake(), vault=None, settings=settings, system_plugins=[System()]) as broker:
         with pytest.raises(NoMasterKey, match="in MOORING_MASTER_KEY is not 32 bytes"):
             await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
@@ -211,7 +212,7 @@ async def test_a_master_key_by_url_of_a_wrong_length():
 
 @pytest.mark.anyio
 async def test_a_master_key_by_url_that_nobody_serves():
-    settings = Settings(home=NOWHERE, master_key="vault://secret")
+    settings = Settings(home=NOWHERE, master_key=Secret("vault://secret"))
     async with memory_broker(Fake(), vault=None, settings=settings) as broker:
         with pytest.raises(NoMasterKey, match="no installed plugin serves the scheme of MOORING_MASTER_KEY"):
             await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
@@ -226,7 +227,7 @@ async def test_a_master_key_by_url_that_nobody_serves():
 )
 async def test_a_master_key_in_the_environment(key):
     """Also one whose base64 begins with two slashes, so that `id:key` looks like a URL."""
-    settings = Settings(home=NOWHERE, master_key=f"mine:{key}")
+    settings = Settings(home=NOWHERE, master_key=Secret(f"mine:{key}"))
     async with memory_broker(Fake(), vault=None, settings=settings) as broker:
         connector = await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})
     assert connector.sealed.key_id == "mine"
@@ -234,7 +235,7 @@ async def test_a_master_key_in_the_environment(key):
 
 @pytest.mark.anyio
 async def test_a_malformed_master_key_is_never_shown():
-    settings = Settings(home=NOWHERE, master_key="mine:c4n4ry")
+    settings = Settings(home=NOWHERE, master_key=Secret("mine:c4n4ry"))
     async with memory_broker(Fake(), vault=None, settings=settings) as broker:
         with pytest.raises(NoMasterKey) as caught:
             await broker.register("mine", type="fake", auth_method="key", config={"key": "k"})

@@ -81,14 +81,16 @@ async def test_an_expired_connector_is_refused_before_the_vendor_is_asked():
     fake, clock = Fake(), ManualClock()
     ends = clock.now() + HOUR
     async with memory_broker(fake, clock=clock) as broker:
+        skew = timedelta(minutes=5)
         await broker.register(
-            "mine", type="fake", auth_method="key", expires_at=ends, expires_skew=timedelta(minutes=5)
+            "mine", type="fake", auth_method="key", config={"key": "old"}, expires_at=ends, expires_skew=skew
         )
         clock.advance(timedelta(minutes=55) - timedelta(microseconds=1))
         await broker.verify("mine")
         clock.advance(timedelta(microseconds=1))
         before = fake.calls.copy()
-        with pytest.raises(ConnectorExpired, match=r"expired at 2026-01-01 01:00:00Z; renew them: mooring connector"):
+        says = "expired at 2026-01-01 01:00:00Z; renew them: mooring connector update mine --key @FILE$"
+        with pytest.raises(ConnectorExpired, match=says):
             await broker.verify("mine")
         with pytest.raises(ConnectorExpired):
             await broker.issue("mine", resource_type="bucket", resource_id="a")

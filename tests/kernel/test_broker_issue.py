@@ -6,11 +6,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 import mooring as m
 from mooring.assembly import Settings
 from mooring.broker import Budgets
+from mooring.broker._issue import fingerprint
 from mooring.credentials import BearerToken
 from mooring.errors import (
     AccessDenied,
@@ -44,8 +46,8 @@ def credentials(**more) -> m.BearerToken:
     return m.BearerToken(**{"token": m.Secret("t"), "expires_at": None, "narrowed": True, **more})
 
 
-async def register(broker: m.Broker, **more) -> m.types.Connector:
-    return await broker.register("mine", **{"type": "fake", "auth_method": "key", "verify": False, **more})
+async def register(broker: m.Broker, name: str = "mine", **more) -> m.types.Connector:
+    return await broker.register(name, **{"type": "fake", "auth_method": "key", "verify": False, **more})
 
 
 # -- the request and the reply
@@ -436,6 +438,150 @@ async def test_brokers_of_one_machine_share_what_is_sealed(tmp_path: Path):
     assert again.expires_at == first.expires_at
 
 
+def on_disk(tmp_path: Path, **more) -> dict:
+    vault = Vault(parse_keys("k:" + "A" * 43 + "=", "the test"))
+    settings = Settings(home=tmp_path, allow_implicit=True)
+    return {"store": MemoryStore(), "vault": vault, "share_cache": True, "settings": settings, **more}
+
+
+def sealed_files(tmp_path: Path) -> int:
+    return len(list((tmp_path / "cache").glob("*.sealed")))
+
+
+@pytest.mark.parametrize("place", ["missing", "a file", "a link", "a link to nowhere", "below a file"])
+async def test_whatever_lies_where_the_shelf_should_be_each_issue_succeeds(tmp_path: Path, place: str):
+    home, fake = tmp_path / "home", Fake()
+    home.mkdir()
+    if place == "a file":
+        (home / "cache").write_text("x")
+    elif place.startswith("a link"):
+        (home / "cache").symlink_to(tmp_path if place == "a link" else tmp_path / "nowhere")
+    elif place == "below a file":
+        home.rmdir()
+        home.write_text("x")
+    shared = on_disk(home)
+    with anyio.fail_after(20):
+        async with memory_broker(fake, **shared) as broker, memory_broker(fake, **shared) as other:
+            await register(broker)
+            tokens = [token(await one.issue("mine", **A)) for one in (broker, broker, other)]
+            await broker.delete("mine")
+    assert tokens == ["here-1", "here-1", "here-1" if place == "missing" else "here-2"]
+
+
+TRIVIAL = {
+    "labels": {"labels": {"a": "b"}},
+    "description": {"description": "d"},
+    "owner": {"owner": "o"},
+    "expires_at": {"expires_at": m.instant("2030-01-01")},
+    "ttl": {"ttl": HOUR},
+    "name": {"name": "other"},
+}
+REAL = {
+    "a setting": {"config": {"place": "there"}},
+    "a secret": {"config": {"key": "k2"}},
+    "the auth method": {"auth_method": "fixed", "config": {"key": "k"}},
+    "the scope": {"resource_type": "bucket"},
+    "allow_unnarrowed": {"allow_unnarrowed": True},
+    "allow_long_lived": {"allow_long_lived": True},
+}
+
+
+@pytest.mark.parametrize("change", TRIVIAL.values(), ids=TRIVIAL)
+async def test_a_change_that_credentials_do_not_depend_on_empties_nothing(tmp_path: Path, change):
+    fake, shared = Fake(), on_disk(tmp_path, clock=ManualClock())
+    async with memory_broker(fake, **shared) as broker:
+        connector = await register(broker, config={"key": "k"})
+        await broker.issue("mine", **A)
+        changed = await broker.update("mine", **change)
+        again = await broker.issue(connector.id, **A)
+        async with memory_broker(fake, **shared) as other:
+            shelved = await other.issue(connector.id, **A)
+    assert fake.calls["issue_credentials"] == 1
+    assert (again.cached, shelved.cached) == (True, True)
+    assert again.connector == shelved.connector == changed.name
+
+
+@pytest.mark.parametrize("change", REAL.values(), ids=REAL)
+async def test_a_change_that_credentials_depend_on_empties_memory_and_shelf(tmp_path: Path, change):
+    fake = Fake()
+    async with memory_broker(fake, **on_disk(tmp_path)) as broker:
+        await register(broker, config={"key": "k"})
+        await register(broker, name="other", config={"key": "k"})
+        for name in ("mine", "other"):
+            await broker.issue(name, **A)
+        assert sealed_files(tmp_path) == 2
+        await broker.update("mine", **change)
+        assert sealed_files(tmp_path) == 1
+        assert broker.peek("mine", **A) is None
+        assert (await broker.issue("mine", **A)).cached is False
+        assert (await broker.issue("other", **A)).cached is True
+    assert fake.calls["issue_credentials"] == 3
+
+
+async def test_a_deleted_connector_leaves_nothing_on_the_shelf(tmp_path: Path):
+    async with memory_broker(Fake(), **on_disk(tmp_path)) as broker:
+        await register(broker)
+        await broker.issue("mine", **A)
+        await broker.issue("mine", access="write", **A)
+        assert sealed_files(tmp_path) == 2
+        await broker.delete("mine")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+async def test_another_wrapping_of_the_same_secrets_is_the_same_fingerprint():
+    """As the master key's rotation writes it."""
+    async with memory_broker(Fake()) as broker:
+        connector = await register(broker, config={"key": "k"})
+        other = await register(broker, name="other", config={"key": "k"})
+    rewrapped = msgspec.structs.replace(connector.sealed, key_id="new", check=b"new", wrapped=b"new")
+    assert fingerprint(msgspec.structs.replace(connector, sealed=rewrapped)) == fingerprint(connector)
+    resealed = msgspec.structs.replace(connector.sealed, fields={"key": b"new"})
+    assert fingerprint(msgspec.structs.replace(connector, sealed=resealed)) != fingerprint(connector)
+    assert fingerprint(msgspec.structs.replace(connector, sealed=None)) != fingerprint(connector)
+    assert fingerprint(msgspec.structs.replace(connector, settings={"b": 1, "a": 2})) == fingerprint(
+        msgspec.structs.replace(connector, settings={"a": 2, "b": 1})
+    )
+    assert fingerprint(other) != fingerprint(connector)
+
+
+async def test_the_machines_own_identity_is_not_shared_between_processes(tmp_path: Path):
+    """What it is depends on a process's environment."""
+    fake, shared = Fake(), on_disk(tmp_path)
+    wish = {"resource_type": "cluster", "resource_id": "x"}
+    async with memory_broker(fake, **shared) as broker:
+        await register(broker, auth_method="implicit")
+        first = await broker.issue("mine", **wish)
+        assert token(await broker.issue("mine", **wish)) == token(first)
+        async with memory_broker(fake, **shared) as other:
+            assert token(await other.issue("mine", **wish)) == "here-2"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("skew", [timedelta(0), 5 * MINUTE])
+async def test_nothing_is_served_once_the_connectors_own_credentials_have_ended(tmp_path: Path, skew):
+    clock, fake = ManualClock(), Fake()
+    shared = on_disk(tmp_path, clock=clock)
+    ends = clock.now() + 20 * MINUTE
+    async with memory_broker(fake, **shared) as broker, memory_broker(fake, **shared) as other:
+        await register(broker, expires_at=ends, expires_skew=skew)
+        await broker.issue("mine", **A)
+        clock.advance(20 * MINUTE - skew - timedelta(microseconds=1))
+        await broker.issue("mine", **A)
+        await other.issue("mine", resource_type="bucket", resource_id="b")
+        assert broker.peek("mine", **A) is not None
+        clock.advance(timedelta(microseconds=1))
+        assert broker.peek("mine", **A) is None
+        async with broker.subscribe(IssueFailed) as events:
+            for one in (broker, other):  # what one has in memory, and what the other finds on the shelf
+                with pytest.raises(m.errors.ConnectorExpired, match="mooring connector update mine") as caught:
+                    await one.issue("mine", **A)
+                assert caught.value.where["verb"] == "issue"
+            assert (await anext(events)).error == "ConnectorExpired"
+        assert fake.calls["issue_credentials"] == 2
+        await broker.update("mine", expires_at=None)
+        assert (await broker.issue("mine", **A)).cached is True
+
+
 # -- peek, explain, client
 
 
@@ -471,8 +617,6 @@ async def test_a_client_renews_its_credentials():
     class Owner(Fake):
         @m.hookimpl
         def describe(self):
-            import msgspec
-
             return msgspec.structs.replace(super().describe(), credentials=(m.BearerToken,))
 
         @m.hookimpl
@@ -502,8 +646,6 @@ async def test_there_may_be_no_client():
     class Owner(Fake):
         @m.hookimpl
         def describe(self):
-            import msgspec
-
             return msgspec.structs.replace(super().describe(), credentials=(m.BearerToken,))
 
     async with memory_broker(Fake()) as broker:

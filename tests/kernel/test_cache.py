@@ -22,7 +22,12 @@ TICK = timedelta(microseconds=1)
 
 def key(number: int = 0, connector: str = "c1") -> Key:
     return Key(
-        connector_id=connector, version=1, resource_type="bucket", resource_id=f"b{number}", access="read", ttl=HOUR
+        connector_id=connector,
+        fingerprint="f1",
+        resource_type="bucket",
+        resource_id=f"b{number}",
+        access="read",
+        ttl=HOUR,
     )
 
 
@@ -279,7 +284,7 @@ async def test_forget_drops_one_connector():
     for connector in ("c1", "c2"):
         for number in range(3):
             await cache.get(key(number, connector), Maker(clock))
-    cache.forget("c1")
+    await cache.forget("c1")
     assert not any(cache.peek(key(number, "c1")) for number in range(3))
     assert all(cache.peek(key(number, "c2")) for number in range(3))
 
@@ -295,6 +300,31 @@ async def test_a_shelf_is_looked_at_before_and_under_the_lock():
     clock.advance(50 * MINUTE)
     maker.error = Throttled("slow down")
     assert token(await other.get(key(), maker)) == "t1"  # stale, but valid, and what there is
+
+
+@pytest.mark.anyio
+async def test_what_is_not_shared_stays_in_memory():
+    clock, shelf = ManualClock(), ShelfInMemory()
+    maker = Maker(clock)
+    one, other = Cache(clock, shelf), Cache(clock, shelf)
+    assert token(await other.get(key(), maker)) == "t1"
+    assert token(await one.get(key(), maker, share=False)) == "t2", "not taken from there"
+    assert token(shelf.things[key()]) == "t1", "nor laid there"
+    assert token(await one.get(key(), maker, share=False)) == "t2"
+    assert shelf.locked == 1
+
+
+@pytest.mark.anyio
+async def test_what_is_forgotten_leaves_the_shelf_too_even_when_the_caller_is_cancelled():
+    clock, shelf = ManualClock(), ShelfInMemory()
+    cache = Cache(clock, shelf)
+    for number in range(3):
+        await cache.get(key(number), Maker(clock))
+    await cache.get(key(0, "c2"), Maker(clock))
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await cache.forget("c1")
+    assert list(shelf.things) == [key(0, "c2")]
 
 
 @pytest.mark.anyio
@@ -333,6 +363,10 @@ class ShelfInMemory:
         await anyio.lowlevel.checkpoint()
         self.things[key] = issued
 
+    async def forget(self, connector_id: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.things = {key: one for key, one in self.things.items() if key.connector_id != connector_id}
+
     def lock(self, key: Key) -> anyio.Lock:
         self.locked += 1
         return self.locks.setdefault(key, anyio.Lock())
@@ -351,14 +385,14 @@ def test_peek_from_twenty_threads_while_entries_rotate():
     seen = threading.Semaphore(0)
     stop = threading.Event()
 
-    def rotate() -> None:
+    async def rotate() -> None:
         number = 0
         while not stop.is_set():
             number += 1
             one = issued(clock, HOUR + number * TICK, f"token{number}", name=f"name{number}")
             generations[f"name{number}"] = (f"token{number}", one.expires_at)
             cache._keep(key(number % 3), one)
-            cache.forget("c2")
+            await cache.forget("c2")
 
     def read() -> None:
         hits = 0
@@ -374,7 +408,7 @@ def test_peek_from_twenty_threads_while_entries_rotate():
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        writer = threading.Thread(target=rotate)
+        writer = threading.Thread(target=anyio.run, args=(rotate,))
         writer.start()
         readers = [threading.Thread(target=read) for _ in range(threads)]
         for reader in readers:
@@ -413,7 +447,7 @@ def test_the_cache_against_a_model(steps):
             if step == "advance":
                 clock.advance(life)
             elif step == "forget":
-                cache.forget("c1")
+                await cache.forget("c1")
                 model.clear()
             else:
                 maker = Maker(clock, life)

@@ -1,21 +1,33 @@
 """Every verb, cancelled at every checkpoint: nothing stays open, nothing stays locked, and the next call works."""
 
 import gc
+import inspect
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import anyio
 import msgspec
 import pytest
 
 import mooring as m
+from mooring import blocking
+from mooring.assembly import Settings
 from mooring.cache import Cache, Key
 from mooring.events import Event
+from mooring.http import open_http
 from mooring.store import MemoryStore, open_sqlite
 from mooring.testing import ExampleSystem, Fake, FakeConfig, ManualClock, memory_broker
+from mooring.vault import Vault, parse_keys
 
 pytestmark = pytest.mark.anyio
 A = {"resource_type": "bucket", "resource_id": "a"}
@@ -143,6 +155,36 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
 }
 
 
+async def back_up(broker: m.Broker) -> None:
+    await broker.back_up(broker._desk.store.path.with_name(f"b{next(numbers)}"))
+
+
+UPKEEP: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
+    "keys": lambda broker: broker.keys(),
+    "rotate_keys": lambda broker: broker.rotate_keys(),
+    "prune_keys": lambda broker: broker.prune_keys(),
+    "discard": lambda broker: broker.discard("mine"),
+    "check": lambda broker: broker.check(),
+    "back_up": back_up,
+    "restore": lambda broker: broker.restore(broker._desk.store.path.with_name("backup"), replace=True),
+}
+"""What needs a key ring, or a store that is a file."""
+OF_FILES = ("back_up", "restore")
+
+
+def test_every_verb_that_waits_has_a_case():
+    """Here and in the blocking broker, which has the same ones."""
+    methods = {name: method for name, method in vars(m.Broker).items() if not name.startswith("_")}
+    waiting = {name for name, method in methods.items() if waits(method)}
+    assert waiting == {verb.split()[0] for verb in VERBS} | UPKEEP.keys()
+    assert waiting <= set(vars(blocking.BlockingBroker))
+
+
+def waits(method) -> bool:
+    gives = str(getattr(method, "__annotations__", {}).get("return"))
+    return inspect.iscoroutinefunction(method) or gives.startswith(("AsyncGenerator", "AbstractAsync"))
+
+
 async def cancelled_after(checkpoints: int, work: Callable[[], Awaitable[object]]) -> bool:
     """Run the work and cancel it after so many rounds of the event loop; whether it was done before."""
     done = False
@@ -244,7 +286,7 @@ async def test_the_whole_broker(count_tasks):
 
 
 async def test_the_caches_lock():
-    key = Key(connector_id="c", version=1, resource_type="t", resource_id=None, access="read", ttl=timedelta(1))
+    key = Key(connector_id="c", fingerprint="f1", resource_type="t", resource_id=None, access="read", ttl=timedelta(1))
     cache = Cache(ManualClock())
 
     async def make():
@@ -275,3 +317,283 @@ async def test_a_cancelled_update_of_a_file_takes_effect_once_it_is_written(tmp_
             assert issued.credentials.token.reveal().startswith(stored)
             if done:
                 break
+
+
+def spread():
+    """How many rounds of the event loop to wait: where a thread works, most of them are the same moment."""
+    rounds = 0
+    while True:
+        yield rounds
+        rounds += 1 + rounds // 3
+
+
+def open_files() -> list[str]:
+    """What this process has open: files and sockets."""
+    folder = Path("/proc/self/fd")
+    links = (str(one.readlink()) for one in folder.iterdir() if one.exists()) if folder.exists() else ()
+    return sorted(link for link in links if not link.startswith(("/proc", "pipe:", "anon_inode:")))
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_on_real_files(verb, store, tmp_path, count_tasks, anyio_backend):
+    """The sealed shelf, and on asyncio the SQLite file: no draft stays, no lock is held, and both are whole."""
+    if (store, anyio_backend) == ("sqlite", "trio"):
+        pytest.skip("aiosqlite is asyncio's alone")
+    home, cache = tmp_path / "home", tmp_path / "home" / "cache"
+    work, before, threads = VERBS[verb], open_files(), threading.active_count()
+    options = {"settings": Settings(home=home), "share_cache": True} | ({"store": None} if store == "sqlite" else {})
+    async with memory_broker(Pausing(), **options) as broker:
+        await broker.register("mine", type="fake", auth_method="key", verify=False, config={"key": "k"})
+        await broker.verify("mine")
+        opened, tasks = open_files(), count_tasks()
+        for rounds in spread():
+            await broker.update("mine", config={"size": next(numbers)}, verify=False)  # so that nothing is at hand
+            done = await cancelled_after(rounds, partial(work, broker))
+            await pause()
+            with anyio.fail_after(5):
+                await broker.issue("mine", **A)
+            assert not [one for one in cache.iterdir() if one.suffix == ".new"]
+            assert not any(held(lock) for lock in cache.glob("*.lock"))
+            if done:
+                break
+        with anyio.fail_after(5):
+            await work(broker)
+        assert count_tasks() == tasks
+        assert open_files() == opened
+        known = {one.id: one for one in await broker.list()}
+    assert open_files() == before
+    if store == "sqlite":
+        assert threading.active_count() <= threads + 3  # anyio's own worker threads go with the event loop
+        async with open_sqlite(home / "mooring.db") as again:
+            assert {one.id: one for one in await again.list()} == known
+
+
+def held(file: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+async def test_the_http_client(count_tasks):
+    """Against a server that answers in pieces: no socket stays once the client is closed, and it works until then."""
+
+    async def answer(stream) -> None:
+        async with stream:
+            while b"\r\n\r\n" not in await stream.receive():
+                pass
+            for part in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n", b"\r\n", b"{", b"}"):
+                await pause()
+                await stream.send(part)
+
+    async def serve(stream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):  # the client has gone
+            await answer(stream)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as server:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        server.start_soon(listener.serve, serve)
+        await anyio.wait_all_tasks_blocked()
+        before, tasks = open_files(), count_tasks()
+        for rounds in itertools.count():
+            async with open_http() as http:
+                place = http.at(f"http://127.0.0.1:{port}")
+                done = await cancelled_after(rounds, partial(place.get_json, "/"))
+                assert await place.get_json("/") == {}
+            await anyio.wait_all_tasks_blocked()
+            assert (open_files(), count_tasks()) == (before, tasks)
+            if done:
+                break
+        assert rounds > 5
+        server.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("verb", UPKEEP)
+async def test_a_verb_of_upkeep(verb, store, tmp_path, count_tasks, anyio_backend):
+    """Whatever is cut short: every connector opens, no scratch file stays, and the verb works again."""
+    if (store, anyio_backend) == ("sqlite", "trio"):
+        pytest.skip("aiosqlite is asyncio's alone")
+    if verb in OF_FILES and store == "memory":
+        pytest.skip("a store in memory is no file")
+    options = {"settings": Settings(home=tmp_path), "vault": None} | ({"store": None} if store == "sqlite" else {})
+    async with memory_broker(Pausing(), **options) as broker:
+        await broker.register("mine", type="fake", auth_method="key", verify=False, config={"key": "k"})
+        if verb in OF_FILES:
+            await broker.back_up(tmp_path / "backup")
+        await broker.rotate_keys()
+        tasks, opened = count_tasks(), open_files()
+        for rounds in spread():
+            done = await cancelled_after(rounds, partial(UPKEEP[verb], broker))
+            await pause()
+            assert (await broker.secrets("mine"))["key"].reveal() == "k"
+            with anyio.fail_after(10):
+                await UPKEEP[verb](broker)
+            assert (await broker.secrets("mine"))["key"].reveal() == "k"
+            assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
+            # SQLite keeps a descriptor of a second connection until the first has no lock (unixClose in os_unix.c)
+            assert (count_tasks(), set(open_files())) == (tasks, set(opened))
+            if done:
+                break
+        states = [key.state for key in await broker.keys()]
+        assert states.count("active") == 1
+
+
+@pytest.mark.parametrize("hook", ["authenticate", "verify", "discover", "issue_credentials"])
+def test_a_blocking_call_that_is_interrupted_ends_and_leaves_nothing(hook):
+    plugin, threads = Fake(), threading.active_count()
+
+    async def hang(request):
+        if plugin.on.pop(hook, None):  # once: a second Ctrl-C would end the cleaning up
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            await anyio.sleep_forever()
+
+    options = {"settings": Settings(home=Path("/nonexistent")), "plugins": [plugin], "system_plugins": ()}
+    with blocking.open_broker(
+        **options, store=MemoryStore(), vault=Vault(parse_keys("k:" + "A" * 43 + "=", "the test")), share_cache=False
+    ) as broker:
+        broker.register("mine", type="fake", auth_method="key")
+        calls = {"discover": lambda: list_all(broker), "issue_credentials": lambda: broker.issue("mine", **A)}
+        call = calls.get(hook, lambda: broker.verify("mine"))
+        for number in range(2):
+            broker.update("mine", config={"size": number}, verify=False)  # so that nothing is at hand
+            plugin.on[hook] = hang
+            with pytest.raises(KeyboardInterrupt):
+                call()
+            call()
+            deadline = time.monotonic() + 5
+            while plugin.opened != plugin.closed and time.monotonic() < deadline:
+                time.sleep(0.001)  # the interrupted one ends in a thread of its own
+            assert plugin.opened == plugin.closed
+    assert threading.active_count() <= threads
+
+
+def list_all(broker) -> None:
+    with broker.discover() as replies:
+        assert list(replies)
+
+
+STEPPING = """
+import os, time
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+import anyio
+import mooring as m
+
+def step(name):
+    Path(os.environ["STEPS"], name).touch()
+    return name == os.environ["STOP_AT"]
+
+if step("import"):
+    time.sleep(60)
+
+class Config(m.Config):
+    key: m.Secret
+
+class Stepping:
+    @m.hookimpl
+    def describe(self):
+        method = m.AuthMethod(name="key", config=Config)
+        return m.ConnectorType(name="step", auth_methods=(method,), resource_types=(m.ResourceType(name="box"),))
+
+    @m.hookimpl
+    def canonical(self, resource_type, text):
+        return text
+
+    @m.hookimpl
+    @asynccontextmanager
+    async def authenticate(self, config, context):
+        await anyio.sleep(60 * step("authenticate"))
+        yield config
+        await anyio.sleep(60 * step("close"))
+
+    @m.hookimpl
+    async def verify(self, session, request):
+        await anyio.sleep(60 * step("verify"))
+        return m.Identity(subject="robot")
+
+    @m.hookimpl
+    async def discover(self, session, request):
+        yield m.Resource(type="box", id="a")
+        await anyio.sleep(60 * step("discover"))
+
+    @m.hookimpl
+    async def issue_credentials(self, session, request):
+        await anyio.sleep(60 * step("issue"))
+        ends = datetime.now(UTC) + timedelta(hours=1)
+        return m.BearerToken(token=m.Secret("t"), expires_at=ends, narrowed=True)
+
+plugin = Stepping()
+"""
+REGISTER = ("connector", "register", "new", "-t", "step", "--key", "k")
+MOMENTS = [
+    (REGISTER, "import"),
+    (REGISTER, "verify"),
+    (REGISTER, "discover"),
+    (("connector", "update", "mine", "--key", "x"), "authenticate"),
+    (("connector", "verify", "mine"), "close"),
+    (("connector", "list-resources"), "discover"),
+    (("issue", "mine", "-r", "box", "-i", "a"), "issue"),
+    (("doctor",), "verify"),
+]
+
+
+@pytest.fixture
+def stepping(tmp_path, monkeypatch) -> Callable[..., subprocess.Popen[str]]:
+    """Start `mooring` with a vendor that stops at a step, and wait until it is there."""
+    about = tmp_path / "site" / "stepping-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stepping\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mooring.connectors]\nstep = stepping:plugin\n")
+    (tmp_path / "site" / "stepping.py").write_text(STEPPING)
+    (tmp_path / "steps").mkdir()
+    for name, value in {"PYTHONPATH": "site", "MOORING_HOME": "home", "STEPS": "steps"}.items():
+        monkeypatch.setenv(name, str(tmp_path / value))
+
+    def start(*arguments: str, at: str = "") -> subprocess.Popen[str]:
+        for file in (tmp_path / "steps").iterdir():
+            file.unlink()
+        running = subprocess.Popen(
+            [sys.executable, "-m", "mooring", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"STOP_AT": at}, stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  no fork of ours
+        )  # fmt: skip
+        while at and not (tmp_path / "steps" / at).exists() and running.poll() is None:
+            time.sleep(0.01)
+        return running
+
+    return start
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_command_that_is_interrupted(stepping, tmp_path, number):
+    """One line and 130, or the end that SIGTERM has for every program; nothing half-written, and the next one works."""
+    with stepping("connector", "register", "mine", "-t", "step", "--key", "k", "--no-verify") as running:
+        assert running.wait(60) == 0
+    for arguments, at in MOMENTS:
+        with stepping(*arguments, at=at) as running:
+            running.send_signal(number)
+            out, err = running.communicate(timeout=60)
+        said = [line for line in err.splitlines() if line.startswith("Interrupted")]
+        shown = (arguments, at, running.returncode, out, err)
+        if number == signal.SIGINT:
+            assert (running.returncode, len(said)) == (130, 1), shown
+        else:
+            assert running.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM), shown
+        assert "Traceback" not in err, shown
+        home = tmp_path / "home"
+        left = {file.name for folder in (home, home / "cache") if folder.exists() for file in folder.iterdir()}
+        assert not [name for name in left if name.endswith(".new") or name.startswith(".")], shown
+        stored = at == "discover" and arguments == REGISTER
+        if stored:  # it had been stored, and said so
+            with stepping("connector", "delete", "new") as running:
+                assert running.wait(60) == 0
+    with stepping("connector", "list", "-o", "json") as running:
+        out, err = running.communicate(timeout=60)
+    assert out.count('"name": "') == 1, out

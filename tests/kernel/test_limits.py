@@ -14,6 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring.errors import BrokenPlugin
 from mooring.limits import Limits
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +151,46 @@ async def test_the_first_to_ask_is_the_first_to_go() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("inner", [("aws",), ("aws", "a"), ("aws", "a", "x"), ("aws", "b")])
+async def test_a_slot_around_another_is_refused_at_once_and_nothing_is_lost(inner: tuple[str, ...]) -> None:
+    """It could wait for itself for ever: nobody else frees the slot that it holds."""
+    limits = Limits({1: 2, 2: 1})
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks, limits.slot("aws", "a"):
+            async with anyio.create_task_group() as busy:
+                busy.start_soon(hold, limits, "aws", "b")
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(BrokenPlugin, match="a slot of aws was asked for inside another") as caught:
+                    async with limits.slot(*inner):
+                        pytest.fail("the slot was taken")
+                assert not caught.value.retryable
+                busy.cancel_scope.cancel()
+            tasks.start_soon(hold, limits, "aws", "c")  # another task is another call
+            await anyio.wait_all_tasks_blocked()
+            async with limits.slot("gcp"):
+                pass
+            tasks.cancel_scope.cancel()
+
+    assert (await free(limits, "aws"), await free(limits, "aws", "a")) == (2, 1)
+    async with limits.slot("aws", "a"):
+        pass
+    async with limits.slot("aws", "a"):
+        pass
+
+
+async def test_a_slot_of_all_calls_names_them() -> None:
+    limits = Limits({0: 2})
+    async with limits.slot("aws"):
+        with pytest.raises(BrokenPlugin, match="a slot of all calls"):
+            async with limits.slot("gcp"):
+                pytest.fail("the slot was taken")
+
+
+async def hold(limits: Limits, *labels: str) -> None:
+    async with limits.slot(*labels):
+        await anyio.sleep_forever()
+
+
 async def free(limits: Limits, *labels: str) -> int:
     """How many calls may go now."""
     entered = 0
@@ -217,7 +258,7 @@ async def test_nothing_is_kept_of_labels_that_nobody_uses() -> None:
     await run_all(limits, [(("aws", str(number)), 0.0) for number in range(100)])
     gc.collect()
 
-    assert len(limits._limiters) == 0
+    assert len(limits._limiters) == len(limits._holders) == 0
 
 
 async def test_the_bound_is_kept_for_as_long_as_somebody_waits() -> None:

@@ -7,7 +7,9 @@ import sys
 import textwrap
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import pluggy
 import pytest
 
@@ -152,6 +154,66 @@ def test_describe_gives_something_else():
 
     with pytest.raises(BrokenPlugin, match=r"describe\(\) must give a ConnectorType, it gave dict"):
         bind(variant(describe=describe))
+
+
+class Inner(msgspec.Struct):
+    token: m.Secret
+
+
+class Chain(msgspec.Struct):
+    token: m.Secret | None = None
+    following: "Chain | None" = None
+
+
+HIDING = {
+    "a list": list[m.Secret],
+    "a table": dict[str, m.Secret],
+    "a tuple": tuple[int, m.Secret],
+    "a struct": Inner,
+    "an optional struct": Inner | None,
+    "a list of tables of structs": list[dict[str, Inner]],
+    "a struct that has itself inside": Chain,
+    "a described list": Annotated[list[m.Secret], msgspec.Meta(description="tokens")],
+}
+
+
+def config_of(**fields):
+    return type(m.Config)("Made", (m.Config,), {"__annotations__": fields, "__module__": __name__})
+
+
+def with_config(config):
+    """A plugin of one auth method that is configured so."""
+    method = m.AuthMethod(name="keys", config=config)
+    described = m.ConnectorType(name="example", auth_methods=(method,), resource_types=())
+    return variant(Example, describe=m.hookimpl(lambda self: described))
+
+
+@pytest.mark.parametrize("kind", HIDING.values(), ids=HIDING)
+def test_a_secret_inside_of_something_else_is_refused_for_nothing_would_seal_it(kind):
+    config = config_of(tokens=kind, key=m.Secret)
+    said = r"auth method 'keys' has a secret inside of 'tokens', .*make each secret a field of its own"
+    with pytest.raises(BrokenPlugin, match=said):
+        bind(with_config(config))
+
+
+def test_secrets_that_are_fields_are_none_of_these():
+    noted = Annotated[m.Secret, msgspec.Meta(description="noted")]
+    config = config_of(key=m.Secret, spare=m.Secret | None, noted=noted)
+    assert bind(with_config(config)).type.auth_methods[0].config is config
+
+
+def test_a_configuration_that_cannot_be_read():
+    with pytest.raises(BrokenPlugin, match="configuration of auth method 'keys' cannot be read: NameError"):
+        bind(with_config(config_of(where="Nowhere")))
+
+
+@pytest.mark.parametrize(
+    "parts", [{"auth_methods": None}, {"auth_methods": ({"name": "a"},)}, {"resource_types": ["r"]}]
+)
+def test_describe_gives_something_else_inside(parts):
+    described = m.ConnectorType(**{"name": "example", "auth_methods": (), "resource_types": ()} | parts)
+    with pytest.raises(BrokenPlugin, match=r"describe\(\) must name each (AuthMethod|ResourceType) in a tuple"):
+        bind(variant(Example, describe=m.hookimpl(lambda self: described)))
 
 
 def test_describe_gives_another_name():

@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240  a test may wait for a small file or a process of its own
 
 import base64
+import errno
 import os
 import signal
 import stat
@@ -24,7 +25,7 @@ import mooring as m
 from mooring.cache import Key
 from mooring.credentials import SHARED, Credentials, Issued
 from mooring.errors import NoMasterKey, UnknownConnectorType
-from mooring.shelf import KEEP_SECONDS, SealedShelf
+from mooring.shelf import KEEP_SECONDS, MAX_BYTES, SWEEP_SECONDS, SealedShelf, _take
 from mooring.types import Secret
 from mooring.vault import KEY_BYTES, MasterKey, Vault
 
@@ -52,7 +53,7 @@ def key(**changes: Any) -> Key:
     return Key(
         **{
             "connector_id": "id-1",
-            "version": 1,
+            "fingerprint": "f1",
             "resource_type": "s3-bucket",
             "resource_id": "s3://b",
             "access": "read",
@@ -112,7 +113,7 @@ async def test_the_later_one_replaces_the_earlier(folder: Path) -> None:
 
 OTHER_KEYS = [
     {"connector_id": "id-2"},
-    {"version": 2},
+    {"fingerprint": "f2"},
     {"resource_type": "docker-registry"},
     {"resource_id": "s3://c"},
     {"resource_id": None},
@@ -164,6 +165,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an empty table": lambda raw: b"\x80",
     "a number": lambda raw: b"\x05",
     "a flipped bit": lambda raw: raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:],
+    "nested beyond any depth": lambda raw: b"\x81\xa1x" + b"\x91" * 100_000,
 }
 
 
@@ -220,6 +222,26 @@ async def test_credentials_of_a_plugin_that_is_no_longer_installed_read_nothing(
     assert await SealedShelf(folder, vault(), gone).get(key()) is None
 
 
+async def test_what_is_forgotten_is_that_connectors_alone(folder: Path) -> None:
+    one = shelf(folder)
+    for connector_id in ("id-1", "id-2"):
+        for access in ("read", "write"):
+            await one.put(key(connector_id=connector_id, access=access), issued())
+    async with one.lock(key()):
+        await shelf(folder).forget("id-1")
+        left = sorted(path.suffix for path in folder.iterdir())
+
+    assert left == [".lock", ".sealed", ".sealed"]
+    assert [await one.get(key(access=access)) for access in ("read", "write")] == [None, None]
+    assert await one.get(key(connector_id="id-2")) is not None
+
+
+async def test_nothing_to_forget(folder: Path) -> None:
+    await shelf(folder).forget("id-1")
+
+    assert not folder.exists()
+
+
 # What lies on the disk
 
 
@@ -236,8 +258,9 @@ async def test_the_files_hold_nothing_that_could_be_read(folder: Path) -> None:
 
 
 @POSIX
-async def test_every_file_and_the_folder_are_their_owners_alone_whatever_the_umask(folder: Path) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o777], ids=["nothing masked", "all masked"])
+async def test_every_file_and_the_folder_are_their_owners_alone_whatever_the_umask(folder: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
         async with shelf(folder).lock(key()):
             await shelf(folder).put(key(), issued())
@@ -247,6 +270,15 @@ async def test_every_file_and_the_folder_are_their_owners_alone_whatever_the_uma
         os.umask(before)
 
     assert (modes, count) == ({0o600}, 2)
+    assert {stat.S_IMODE(place.stat().st_mode) for place in (folder, folder.parent)} == {0o700}
+
+
+@POSIX
+async def test_a_folder_of_ours_that_others_could_enter_is_closed_to_them(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    await shelf(folder).put(key(), issued())
+
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -260,10 +292,13 @@ async def test_a_draft_never_stays_behind(folder: Path, monkeypatch: pytest.Monk
     assert list(folder.iterdir()) == []
 
 
-async def test_what_is_too_old_to_be_valid_is_swept_once_and_nothing_else(folder: Path) -> None:
+async def test_what_is_too_old_to_be_valid_is_swept_once_an_hour_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = shelf(folder)
     await one.put(key(), issued())
     young = {sealed_file(folder).name}
+    now = time.monotonic()
     old = time.time() - KEEP_SECONDS - 60
     for name in ("old.sealed", "old.new", "old.lock", "notes.txt", "young.sealed"):
         (folder / name).write_text("x")
@@ -275,21 +310,131 @@ async def test_what_is_too_old_to_be_valid_is_swept_once_and_nothing_else(folder
 
     await one.put(key(), issued())
     assert {file.name for file in folder.iterdir()} == before, "this one has swept already"
-    await shelf(folder).put(key(), issued())
+    monkeypatch.setattr(time, "monotonic", lambda: now + SWEEP_SECONDS + 60)
+    await one.put(key(), issued())
     left = {file.name for file in folder.iterdir()}
-    assert left == young | {"old.lock", "notes.txt", "young.sealed", "folder.sealed"}
+    assert left == young | {"notes.txt", "young.sealed", "folder.sealed"}
 
 
-async def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    one = shelf(tmp_path / "file" / "cache")
+# Where no shelf can be
+
+
+def a_file(folder: Path) -> None:
+    folder.write_text("x")
+
+
+def a_file_above(folder: Path) -> None:
+    folder.parent.rmdir()
+    folder.parent.write_text("x")
+
+
+def a_link(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir(mode=0o755)
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    folder.symlink_to(folder.parent / "nowhere")
+
+
+@POSIX
+@pytest.mark.parametrize("place", [a_file, a_file_above, a_link, a_link_to_nowhere])
+async def test_where_no_folder_of_ours_can_be_nothing_is_kept_or_touched(
+    folder: Path, place: Callable[[Path], None]
+) -> None:
+    folder.parent.mkdir()
+    place(folder)
+    before = sorted(folder.parent.parent.rglob("*"))
+    one = shelf(folder)
     entered = 0
 
     await one.put(key(), issued())
+    await one.forget("id-1")
     assert await one.get(key()) is None
-    async with one.lock(key()), one.lock(key()):
-        entered += 1
+    with anyio.fail_after(20):
+        async with one.lock(key()), one.lock(key()):
+            entered += 1
     assert entered == 1
+    assert sorted(folder.parent.parent.rglob("*")) == before
+    assert not folder.is_dir() or stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+@POSIX
+async def test_another_users_folder_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could hold every lock for ever."""
+    await shelf(folder).put(key(), issued())
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    one = shelf(folder)
+    async with one.lock(key()):
+        await one.put(key(access="write"), issued())
+
+        assert await one.get(key()) is None
+        assert len(list(folder.iterdir())) == 1
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["a pipe", "a link", "a folder"])
+async def test_what_is_no_file_reads_nothing_and_nothing_waits_for_it(folder: Path, kind: str) -> None:
+    one = shelf(folder)
+    await one.put(key(), issued())
+    file = sealed_file(folder)
+    if kind == "a link":
+        file.rename(folder / "other")
+        file.symlink_to(folder / "other")
+    else:
+        file.unlink()
+        (os.mkfifo if kind == "a pipe" else os.mkdir)(file)
+
+    with anyio.fail_after(20):
+        assert await one.get(key()) is None
+        await one.put(key(), issued())
+    assert (await one.get(key()) is None) == (kind == "a folder")
+
+
+async def test_a_file_of_a_size_that_no_credentials_have_is_not_read(folder: Path) -> None:
+    one = shelf(folder)
+    await one.put(key(), issued())
+    file = sealed_file(folder)
+    os.truncate(file, 1 << 42)  # more than any memory holds; sparse, so that the disk holds it
+    assert await one.get(key()) is None
+
+    file.unlink()
+    await one.put(key(), issued(connector="x" * MAX_BYTES))
+    assert await one.get(key()) is None
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+async def test_a_disk_that_takes_nothing_more_is_no_reason_to_fail(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    await shelf(folder).put(key(), issued())
+    really, entered = os.open, 0
+
+    def refuse(path: object, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(folder)):
+            raise OSError(code, os.strerror(code))
+        return really(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    one = shelf(folder)
+    with anyio.fail_after(20):
+        async with one.lock(key()), one.lock(key()):
+            await one.put(key(access="write"), issued())
+            entered += 1
+    assert entered == 1
+    assert await one.get(key()) is not None
+    assert await one.get(key(access="write")) is None
+
+
+async def test_text_that_is_not_unicode_is_no_reason_to_fail(folder: Path) -> None:
+    one = shelf(folder)
+    here = key(resource_id="\udcff")
+    async with one.lock(here):
+        await one.put(here, issued(resource_id="\udcff"))
+
+    assert await one.get(here) is None
+    assert list(folder.iterdir()) == []
 
 
 async def test_a_vault_without_a_key_is_no_reason_to_fail(folder: Path) -> None:
@@ -327,9 +472,42 @@ async def test_the_lock_lets_one_task_in_at_a_time(folder: Path) -> None:
     assert (most, entered) == (1, 5)
 
 
+async def test_no_lock_file_stays_behind(folder: Path) -> None:
+    one = shelf(folder)
+    for number in range(20):
+        async with one.lock(key(resource_id=str(number))):
+            assert [path.suffix for path in folder.iterdir()] == [".lock"]
+
+    assert list(folder.iterdir()) == []
+
+
+@POSIX
+async def test_a_lock_on_a_file_that_its_holder_has_removed_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: opened while another held it, locked once he had removed it, while a third holds the new file."""
+    import fcntl
+
+    folder.mkdir(parents=True)
+    first = _take(folder / "x.lock")
+    really, third = fcntl.flock, []
+
+    def late(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", really)
+        first()
+        third.append(_take(folder / "x.lock"))
+        really(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert _take(folder / "x.lock") is None
+    assert third[0] is not None
+    third[0]()
+    assert list(folder.iterdir()) == []
+
+
 async def test_the_locks_of_two_keys_have_nothing_to_do_with_each_other(folder: Path) -> None:
     with anyio.fail_after(20):
-        async with shelf(folder).lock(key()), shelf(folder).lock(key(version=2)):
+        async with shelf(folder).lock(key()), shelf(folder).lock(key(fingerprint="f2")):
             entered = True
 
     assert entered
@@ -360,7 +538,7 @@ from pathlib import Path
 from mooring.cache import Key
 from mooring.shelf import SealedShelf
 from mooring.vault import Vault
-key = Key(connector_id="id-1", version=1, resource_type="s3-bucket", resource_id="s3://b", access="read",
+key = Key(connector_id="id-1", fingerprint="f1", resource_type="s3-bucket", resource_id="s3://b", access="read",
           ttl=timedelta(minutes=15))
 async def main():
     async with SealedShelf(Path(sys.argv[1]), Vault(()), lambda name: ()).lock(key):

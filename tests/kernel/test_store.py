@@ -2,15 +2,17 @@
 
 # ruff: noqa: ASYNC221, ASYNC240  a test may wait for a small file or a process of its own
 
+import gc
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mooring.assembly import Settings, open_broker
 from mooring.errors import (
     InvalidConfig,
+    KeyRetired,
     NameTaken,
     RecordDamaged,
     StoreConflict,
@@ -30,8 +34,9 @@ from mooring.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from mooring.store import MemoryStore, SqliteStore, Store, open_sqlite
-from mooring.store._sqlite import APPLICATION_ID, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
+from mooring.store import KeyRecord, MemoryStore, Rewrapped, SqliteStore, Store, open_sqlite
+from mooring.store._sqlite import APPLICATION_ID, COLUMNS, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
+from mooring.testing import Fake
 from mooring.types import Connector, Sealed
 
 pytestmark = pytest.mark.anyio
@@ -385,6 +390,203 @@ async def test_half_characters_find_nothing_and_cannot_be_stored(tmp_path: Path)
             with pytest.raises(InvalidConfig, match="'main' holds text that is not valid Unicode"):
                 await store.add(connector(**changes))
         assert await store.list() == []
+
+
+# The contract: master keys
+
+
+def key(name: str, **changes: Any) -> KeyRecord:
+    return KeyRecord(**{"id": name, "check": b"\x00\xff", "source": "the test", "created_at": NOW} | changes)
+
+
+def seal(key_id: str, wrapped: bytes = b"w\x00") -> Sealed:
+    return Sealed(key_id=key_id, check=b"\x00\xff", wrapped=wrapped, fields={"secret_key": b"\xff\x00"})
+
+
+async def test_a_key_is_noted_once_and_stays_what_it_was(store: Store) -> None:
+    assert await store.keys() == []
+    second = key("b", created_at=NOW + timedelta(seconds=1))
+    assert await store.note_key(second) == second
+    assert await store.note_key(key("a")) == key("a")
+    assert await store.note_key(key("a", check=b"other", source="elsewhere")) == key("a"), "what is known, unchanged"
+    assert await store.keys() == [key("a"), second], "by when they were noted"
+
+
+async def test_uses_count_what_is_sealed_under_each_key(store: Store) -> None:
+    assert dict(await store.key_uses()) == {}
+    for name, sealed in (("a", seal("k1")), ("b", seal("k1")), ("c", seal("k2")), ("d", None)):
+        await store.add(connector(name, sealed=sealed))
+    assert dict(await store.key_uses()) == {"k1": 2, "k2": 1}
+    await store.replace(later(connector("a"), sealed=seal("k3")))
+    await store.replace(later(connector("b"), sealed=None))
+    await store.delete(connector("c", sealed=seal("k2")))
+    assert dict(await store.key_uses()) == {"k3": 1}
+
+
+async def test_only_the_seal_changes_when_it_is_wrapped_anew(store: Store) -> None:
+    one, other = msgspec.structs.replace(FULL, sealed=seal("k1")), connector("other", sealed=seal("k1"))
+    await store.add(one)
+    await store.add(other)
+    new = seal("k2", b"anew")
+    before = await store.changes()
+
+    assert await store.rewrap([Rewrapped(connector=one, sealed=new)]) == 1
+    assert await store.find("full") == msgspec.structs.replace(one, sealed=new)
+    assert await store.find("other") == other
+    assert dict(await store.key_uses()) == {"k1": 1, "k2": 1}
+    assert await store.rewrap([]) == 0
+    if isinstance(store, MemoryStore):  # SQLite tells of others' writes, see below
+        assert await store.changes() != before
+
+
+async def test_what_is_not_as_it_was_read_is_left_out_and_the_others_are_not(store: Store) -> None:
+    fleet = [connector(name, sealed=seal("k1", name.encode())) for name in ("good", "relabelled", "resealed", "gone")]
+    for one in fleet:
+        await store.add(one)
+    _, relabelled, resealed, gone = fleet
+    await store.replace(later(relabelled, labels={"a": "b"}))
+    await store.replace(later(resealed, sealed=seal("k1", b"another")))
+    await store.delete(gone)
+    changes = [Rewrapped(connector=one, sealed=seal("k2", b"anew")) for one in (*fleet, connector("never"))]
+
+    assert await store.rewrap(changes) == 2
+    assert (await store.find("good")).sealed == seal("k2", b"anew")
+    assert await store.find("relabelled") == later(relabelled, labels={"a": "b"}, sealed=seal("k2", b"anew"))
+    assert (await store.find("resealed")).sealed == seal("k1", b"another")
+    assert await store.find("gone") is None
+
+
+async def test_a_key_that_is_needed_is_not_retired(store: Store) -> None:
+    one = connector(sealed=seal("k1"))
+    await store.note_key(key("k1"))
+    await store.add(one)
+
+    assert not await store.retire_key("k1", NOW)
+    assert not await store.retire_key("unknown", NOW)
+    assert await store.keys() == [key("k1")]
+    await store.replace(later(one, description="still"))
+    await store.delete(later(one))
+    assert await store.retire_key("k1", NOW)
+    assert await store.retire_key("k1", NOW + timedelta(days=1)), "it is already"
+    assert await store.keys() == [key("k1", retired_at=NOW)]
+    assert await store.note_key(key("k1")) == key("k1", retired_at=NOW), "to note it again does not bring it back"
+
+
+async def test_nothing_is_sealed_under_a_retired_key_by_any_way(store: Store) -> None:
+    one, bare = connector(sealed=seal("k2")), connector("bare")
+    await store.add(one)
+    await store.add(bare)
+    await store.note_key(key("k1"))
+    assert await store.retire_key("k1", NOW)
+    with pytest.raises(KeyRetired, match="'k1' was retired by a rotation"):
+        await store.add(connector("new", sealed=seal("k1")))
+    with pytest.raises(KeyRetired, match="'k1'"):
+        await store.replace(later(one, sealed=seal("k1")))
+    assert await store.rewrap([Rewrapped(connector=one, sealed=seal("k1"))]) == 0
+
+    assert await store.list() == [bare, one]
+    await store.replace(later(one, sealed=seal("k3"), description="another key"))
+    await store.replace(later(bare, description="no seal"))
+    assert dict(await store.key_uses()) == {"k3": 1}
+
+
+async def test_a_conflict_and_a_taken_name_are_still_told_beside_a_retired_key(store: Store) -> None:
+    await store.add(connector(sealed=seal("k2")))
+    await store.note_key(key("k2"))
+    await store.note_key(key("k1"))
+    await store.retire_key("k1", NOW)
+    with pytest.raises(StoreConflict):
+        await store.replace(connector(version=3, sealed=seal("k2")))
+    with pytest.raises(NameTaken):
+        await store.add(connector(id="x", sealed=seal("k2")))
+
+
+async def test_a_key_is_retired_and_used_at_once_by_two_connections_and_only_one_wins(path: Path) -> None:
+    async with open_sqlite(path) as one, open_sqlite(path) as other:
+        for number in range(30):
+            name = f"k{number}"
+            await one.note_key(key(name))
+            outcome: dict[str, bool] = {}
+
+            async def retire(name: str = name, outcome: dict[str, bool] = outcome) -> None:
+                outcome["retired"] = await one.retire_key(name, NOW)
+
+            async def use(name: str = name, outcome: dict[str, bool] = outcome) -> None:
+                try:
+                    await other.add(connector(name, sealed=seal(name)))
+                    outcome["used"] = True
+                except KeyRetired:
+                    outcome["used"] = False
+
+            async with anyio.create_task_group() as tasks:
+                for work in (retire, use) if number % 2 else (use, retire):
+                    tasks.start_soon(work)
+            assert outcome["retired"] is not outcome["used"]
+
+
+async def test_many_records_are_wrapped_in_one_step_that_others_see(path: Path) -> None:
+    async with open_sqlite(path) as one, open_sqlite(path) as other:
+        fleet = [connector(f"n{number:03}", sealed=seal("k1", bytes([number]))) for number in range(200)]
+        for each in fleet:
+            await one.add(each)
+        before = await other.changes()
+        changes = [Rewrapped(connector=each, sealed=seal("k2", each.sealed.wrapped)) for each in fleet]
+        assert await one.rewrap(changes) == 200
+
+        assert await other.changes() != before
+        assert {each.sealed.key_id for each in await other.list()} == {"k2"}
+        assert [each.sealed.wrapped for each in await other.list()] == [each.sealed.wrapped for each in fleet]
+
+
+async def test_a_damaged_record_still_counts_for_its_key(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(msgspec.structs.replace(FULL, sealed=seal("k1")))
+        await store.note_key(key("k1"))
+        raw(path, "UPDATE connectors SET sealed = x'80', labels = '5'")
+        assert dict(await store.key_uses()) == {"k1": 1}
+        assert not await store.retire_key("k1", NOW)
+
+
+@pytest.mark.parametrize("damage", ["created_at = 'x'", "retired_at = ''", "created_at = '2026-01-02T03:04:05'"])
+async def test_a_damaged_record_of_a_key_is_said_to_be_one(path: Path, damage: str) -> None:
+    async with open_sqlite(path) as store:
+        await store.note_key(key("k1"))
+        raw(path, f"UPDATE master_keys SET {damage}")
+        for call in (store.keys(), store.note_key(key("k1"))):
+            with pytest.raises(StoreCorrupt, match=r"the record of a master key in .* is damaged; restore a backup"):
+                await call
+
+
+async def test_a_store_of_schema_1_learns_under_which_keys_its_records_are(path: Path) -> None:
+    """With a record whose seal is damaged, and one that has none: both come through."""
+    path.parent.mkdir()
+    fleet = [msgspec.structs.replace(FULL, sealed=seal("k1")), connector("b", sealed=seal("k2")), connector("c")]
+    raw(path, f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 1")
+    for statement in MIGRATIONS[0].split(";"):
+        raw(path, statement)
+    async with open_sqlite(path.with_name("other.db")) as other:  # to write them as they were: without `key_id`
+        for each in fleet:
+            await other.add(each)
+        await other.add(connector("d", sealed=seal("k3")))
+    columns = ", ".join(COLUMNS)
+    raw(
+        path,
+        f"ATTACH '{path.with_name('other.db')}' AS other",
+        f"INSERT INTO connectors ({columns}) SELECT {columns} FROM other.connectors",
+        "UPDATE connectors SET sealed = x'80' WHERE name = 'd'",
+    )
+
+    async with open_sqlite(path) as store:
+        found = await store.list()
+        assert found == sorted(fleet, key=lambda one: one.name)
+        assert [error.name for error in found.damaged] == ["d"]
+        assert dict(await store.key_uses()) == {"k1": 1, "k2": 1}
+        assert await store.keys() == []
+        await store.note_key(key("k1"))
+        assert not await store.retire_key("k1", NOW)
+        assert await store.rewrap([Rewrapped(connector=fleet[0], sealed=seal("k2"))]) == 1
+        assert await store.retire_key("k1", NOW)
+    assert raw(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
 
 
 # SQLite: other connections
@@ -763,6 +965,198 @@ async def test_a_record_whose_name_is_no_text_is_named_by_its_id(path: Path) -> 
 
         assert (error.id, error.name) == (FULL.id, "f\N{REPLACEMENT CHARACTER}")
         assert await store.discard(FULL.id)
+
+
+@LINUX
+@pytest.mark.parametrize("damage", ["a record that is no text", "a page"])
+async def test_what_is_damaged_keeps_no_file_open(path: Path, damage: str) -> None:
+    await made(path)
+    if damage == "a page":
+        content = bytearray(path.read_bytes())
+        content[5 * 4096 :] = b"\xa5" * (len(content) - 5 * 4096)
+        path.write_bytes(content)
+    else:
+        raw(path, "UPDATE connectors SET description = CAST(x'ff' AS TEXT)")
+    gc.disable()
+    try:
+        async with open_sqlite(path) as store:
+            with suppress(StoreCorrupt):
+                await store.list()
+        assert held(path) == []
+    finally:
+        gc.enable()
+
+
+async def test_of_two_records_of_one_name_and_id_the_damaged_one_is_discarded(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector("one", id="rival"))
+        await store.add(connector("rival", id="id-of-rival"))
+        raw(path, "UPDATE connectors SET settings = '' WHERE name = 'one'")
+
+        assert await store.discard("rival")
+        assert await store.list() == [connector("rival", id="id-of-rival")]
+
+
+# SQLite: where it may only be read
+
+
+READER = """
+import os, sys, anyio
+from pathlib import Path
+from mooring.assembly import Settings, open_broker
+from mooring.errors import MooringError
+from mooring.testing import Fake
+warm, home = map(Path, sys.argv[1:])
+
+async def use(home):
+    said = []
+    async with open_broker(settings=Settings(home=home), plugins=[Fake()], system_plugins=()) as broker:
+        said.append([one.name for one in await broker.list()])
+        said.append((await broker.get("mine")).description)
+        said.append((await broker.issue("mine", resource_type="bucket", resource_id="a")).credentials.token.reveal())
+        said.append((await broker.check()).problems)
+        for act in (
+            lambda: broker.register("other", type="fake", auth_method="key"),
+            lambda: broker.update("mine", description="new"),
+            lambda: broker.delete("mine"),
+            lambda: broker.back_up(home.parent / f"{home.name}.backup"),
+        ):
+            try:
+                await act()
+                said.append("done")
+            except MooringError as error:
+                said.append(f"{type(error).__name__}: {error.message}")
+    return said
+
+async def open_it(home):
+    try:
+        return await use(home)
+    except MooringError as error:
+        return [f"{type(error).__name__}: {error.message}"]
+
+anyio.run(use, warm)  # the interpreter may lie where the other user cannot read
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for line in anyio.run(open_it, home):
+    print(line)
+"""
+
+
+@asynccontextmanager
+async def readable(kind: str) -> AsyncGenerator[tuple[Path, Path], None]:
+    """A home that may be read and not be written, and one to try everything in before."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for home in (folder / "warm", folder / "home"):
+            async with open_broker(settings=Settings(home=home), plugins=[Fake()], system_plugins=()) as broker:
+                await broker.register("mine", type="fake", auth_method="key", description="that is there")
+                if kind == "a log beside it" and home.name == "home":
+                    kept = {
+                        one: (home / one).read_bytes() for one in ("mooring.db", "mooring.db-wal", "mooring.db-shm")
+                    }
+            if kind == "a log beside it" and home.name == "home":  # as a process leaves it that is killed
+                for one, content in kept.items():
+                    (home / one).write_bytes(content)
+        if kind == "an older schema":
+            raw(folder / "home" / "mooring.db", "PRAGMA user_version = 1")
+        for one in (folder / "home").iterdir():
+            one.chmod(0o644 if one.name.startswith("mooring.db") or os.getuid() == 0 else 0o600)
+        (folder / "home" / "master.key").chmod(0o600)
+        if os.getuid() == 0:
+            os.chown(folder / "home" / "master.key", 65534, 65534)
+        for one, mode in ((folder, 0o755), (folder / "home", 0o555)):
+            one.chmod(mode)
+        yield folder / "warm", folder / "home"
+        (folder / "home").chmod(0o755)
+
+
+def everything(home: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in home.iterdir() if not one.name.endswith("-shm")}
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["a sound store", "a log beside it", "an older schema"])
+async def test_a_home_that_may_only_be_read_serves_what_it_can(kind: str) -> None:
+    async with readable(kind) as (warm, home):
+        before = everything(home)
+        command = [sys.executable, "-c", READER, warm, home]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr == ""
+        said = done.stdout.splitlines()
+        assert everything(home) == before
+    path = home / "mooring.db"
+    if kind == "an older schema":
+        assert said == [
+            f"StoreUnavailable: the store {path} is of an older mooring and cannot be written; check its rights"
+        ]
+        return
+    refused = "it cannot be written; check the rights of the file and its folder"
+    assert said[:4] == ["['mine']", "that is there", "here-1", "()"]
+    assert said[4:] == [f"StoreUnavailable: the store {path} is not usable: {refused}"] * 4
+
+
+# SQLite: a full disk
+
+
+async def test_a_disk_that_fills_up_refuses_the_write_and_keeps_what_was_stored(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+        pages = raw(path, "PRAGMA page_count")[0][0]
+        await store._read(f"PRAGMA max_page_count = {pages}", ())
+        with pytest.raises(StoreUnavailable, match="the disk is full; free some space") as caught:
+            await store.add(connector("big", description="x" * 50_000))
+
+        assert str(path) in caught.value.message
+        assert await store.list() == [connector()]
+        await store._read("PRAGMA max_page_count = 100000", ())
+        await store.add(connector("big", description="x" * 50_000))
+    async with open_sqlite(path) as store:
+        assert [one.name for one in await store.list()] == ["big", "main"]
+        assert await store.check() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], capture_output=True, check=True)
+
+
+async def test_a_small_disk_that_is_really_full(small_disk: Path) -> None:
+    path, ballast = small_disk / "home" / "mooring.db", small_disk / "ballast"
+    ballast.write_bytes(bytes(120_000))
+    stored = []
+    async with open_sqlite(path) as store:
+
+        async def fill() -> None:
+            for number in range(100):
+                await store.add(connector(f"n{number:02}", description="x" * 8000))
+                stored.append(f"n{number:02}")
+
+        with pytest.raises(StoreUnavailable, match="the disk is full; free some space"):
+            await fill()
+        assert [one.name for one in await store.list()] == stored
+        with pytest.raises(StoreUnavailable, match=r"cannot be written in .*; free some space"):
+            await store.snapshot(small_disk / "copy")
+    assert len(stored) > 5
+    (small_disk / "copy").unlink(missing_ok=True)
+    ballast.unlink()
+    async with open_sqlite(path) as store:
+        assert [one.name for one in await store.list()] == stored
+        assert await store.check() == []
+        await store.delete((await store.list())[0])
+        await store.add(connector())
 
 
 # SQLite: where it cannot be

@@ -323,6 +323,12 @@ MALFORMED = {
     "a secret that is a number": (Full, "key", GOOD | {"key": 815}, "it is not a valid secret"),
     "a secret that is a list": (Full, "key", GOOD | {"key": [CANARY]}, "it is not a valid secret"),
     "a secret that is not Unicode": (Full, "key", GOOD | {"key": CANARY + "\udcff"}, "it is not a valid secret"),
+    "a number that is not Unicode": (
+        Full,
+        None,
+        GOOD | {"port": CANARY + "\udcff"},
+        "it holds text that is not valid Unicode; write it in UTF-8",
+    ),
     "a ValueError of the plugin": (Strict, None, {"account": CANARY}, "its fields do not fit together"),
     "a TypeError of the plugin": (Strict, None, {"account": "9", "secret": CANARY}, "its fields do not fit together"),
 }
@@ -404,6 +410,33 @@ def test_what_is_at_its_default_is_left_out_so_that_a_later_default_holds() -> N
     plain, secrets = split_config(build_config(Full, GOOD))
 
     assert (plain, secrets) == ({"url": "https://x"}, {"key": Secret("k")})
+
+
+class Presets(Config):
+    """Fields that are something unless they are made nothing."""
+
+    region: str | None = "here"
+    key: Secret | None = Secret("preset")
+    tags: dict[str, str] | None = msgspec.field(default_factory=lambda: {"a": "b"})
+
+
+@pytest.mark.parametrize("name", ["region", "key", "tags"])
+def test_a_field_that_was_made_nothing_stays_so_in_the_store(name: str) -> None:
+    config = build_config(Presets, {name: None})
+    plain, secrets = split_config(config)
+
+    assert getattr(config, name) is None
+    assert (plain[name], name in secrets) == (None, False)
+    assert build_config(Presets, msgspec.json.decode(msgspec.json.encode(plain)) | secrets) == config
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", float("inf")])
+def test_a_number_that_json_does_not_have_is_refused_and_does_not_come_back_as_the_default(value: Any) -> None:
+    config = build_config(Full, GOOD | {"ratio": value})
+    with pytest.raises(InvalidConfig, match=r"^field 'ratio' holds what cannot be stored") as caught:
+        split_config(config)
+
+    assert caught.value.field == "ratio"
 
 
 def test_fields_that_go_by_another_name_outside_are_split_and_built_by_that() -> None:

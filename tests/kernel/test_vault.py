@@ -241,6 +241,110 @@ def test_a_master_key_does_not_show_itself() -> None:
     assert encoded(1) not in f"{master()!r} {master()}"
 
 
+# Wrapping anew, and keys that change while a process runs
+
+
+@given(TEXTS, VALUES)
+def test_what_is_wrapped_anew_opens_under_the_new_key_alone_and_its_fields_are_the_same(
+    record: str, values: dict[str, Secret]
+) -> None:
+    old, new = master("old", 1), master("new", 2)
+    before = vault(old).seal(record, values)
+    after = vault(new, old).rewrap(record, before)
+
+    assert (after.key_id, after.fields) == ("new", before.fields)
+    assert after.wrapped != before.wrapped
+    assert vault(new).open(record, after) == values
+    with pytest.raises(WrongKey):
+        vault(old).open(record, after)
+
+
+def test_what_does_not_open_is_not_wrapped_anew() -> None:
+    both = vault(master("new", 2), master())
+    for name, sealed, error in (
+        ("other", SAMPLE, Tampered),
+        ("record", msgspec.structs.replace(SAMPLE, wrapped=SAMPLE.wrapped[:-1]), Tampered),
+        ("record", msgspec.structs.replace(SAMPLE, fields={}), Tampered),
+        ("record", msgspec.structs.replace(SAMPLE, key_id="gone"), WrongKey),
+        ("record", msgspec.structs.replace(SAMPLE, check=b"x" * 8), WrongKey),
+    ):
+        with pytest.raises(error):
+            both.rewrap(name, sealed)
+
+
+class Source:
+    """Keys that change, as another process changes them."""
+
+    def __init__(self, *keys: MasterKey) -> None:
+        self.keys = keys
+
+    def __call__(self) -> tuple[MasterKey, ...]:
+        return self.keys
+
+
+def test_a_key_that_is_not_known_is_looked_for_and_seals_from_then_on() -> None:
+    source = Source(master("old", 1))
+    running = Vault(source)
+    assert running.seal("r", {}).key_id == "old"
+    source.keys = (master("new", 2), master("old", 1))
+    assert running.seal("r", {}).key_id == "old", "it looks when it has a reason to"
+    running.open("record", vault(master("new", 2)).seal("record", {}))
+    assert running.seal("r", {}).key_id == "new"
+
+
+def test_a_key_that_is_gone_from_its_source_opens_for_as_long_as_the_process_knows_it() -> None:
+    source = Source(master("old", 1))
+    running = Vault(source)
+    sealed = running.seal("r", {"a": Secret("x")})
+    source.keys = (master("new", 2),)
+    running.reload()
+
+    assert [key.id for key in running.keys] == ["new", "old"]
+    assert running.open("r", sealed) == {"a": Secret("x")}
+    with pytest.raises(WrongKey):
+        Vault(source).open("r", sealed)
+
+
+def test_another_key_under_a_known_name_is_taken_after_a_look() -> None:
+    source = Source(master("k1", 1))
+    running = Vault(source)
+    before = running.seal("r", {})
+    source.keys = (master("k1", 2),)
+    running.reload()
+
+    assert running.seal("r", {}).check == vault(master("k1", 2)).seal("r", {}).check != before.check
+    with pytest.raises(WrongKey):
+        running.open("r", before)
+
+
+def test_a_source_that_has_become_malformed_is_said_and_changes_nothing() -> None:
+    source = Source(master())
+    running = Vault(lambda: source() or parse_keys("", "the test"))
+    sealed = running.seal("r", {})
+    source.keys = ()
+    with pytest.raises(NoMasterKey):
+        running.reload()
+    assert running.open("r", sealed) == {}
+
+
+def test_only_a_key_in_the_keyring_has_to_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mooring.vault._keyring.read", lambda key_id: encoded(2))
+    one = Vault(parse_keys(f"kept:keyring,plain:{encoded(1)}", "the test"))
+
+    assert one.waits()
+    assert [one.waits(name) for name in ("kept", "plain", "nobody")] == [True, False, False]
+    for name in ("nobody", "plain", None):
+        one.fetch(name)
+    assert not one.waits()
+    assert one.seal("r", {}).check == fingerprint(bytes([2]) * KEY_BYTES)
+
+
+def test_what_is_exported_is_read_again_and_the_word_is_not() -> None:
+    assert parse_keys(master().exported(), "the test") == (master(),)
+    (kept,) = parse_keys("k1:keyring", "the test")
+    assert (kept.line(), kept.key, kept.source) == ("k1:keyring", None, "the OS keyring")
+
+
 # Reading keys
 
 

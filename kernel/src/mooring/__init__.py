@@ -6,121 +6,125 @@ Writing a plugin: `import mooring as m`; see `mooring.hookspecs` for the contrac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from mooring.credentials import BearerToken, Credentials, Issued, KubernetesAccess, RegistryLogin
-from mooring.errors import (
-    AccessDenied,
-    AuthFailed,
-    BrokenPlugin,
-    BrokerClosed,
-    ConfigError,
-    ConnectorExpired,
-    InvalidConfig,
-    KeyRetired,
-    LongLived,
-    MooringError,
-    NameTaken,
-    NoMasterKey,
-    NothingToLift,
-    NotNarrowed,
-    NotPermitted,
-    Overdue,
-    PluginConflict,
-    PluginError,
-    RecordDamaged,
-    Rejected,
-    ResourceNotFound,
-    StoreConflict,
-    StoreCorrupt,
-    StoreError,
-    StoreTooNew,
-    StoreUnavailable,
-    Tampered,
-    Throttled,
-    UnknownAuthMethod,
-    UnknownConnector,
-    UnknownConnectorType,
-    Unreachable,
-    UnsupportedResource,
-    VaultError,
-    VendorError,
-    WrongKey,
-)
-from mooring.hookspecs import (
-    BlockingClient,
-    BlockingClientRequest,
-    Client,
-    ClientRequest,
-    Connector,
-    Context,
-    Covers,
-    CredentialRequest,
-    DiscoverRequest,
-    Environ,
-    Environment,
-    EnvironmentFile,
-    Explain,
-    Explanation,
-    Lifespan,
-    Lift,
-    LiftAll,
-    Lifted,
-    LiftRequest,
-    Login,
-    LoginChange,
-    LoginRequest,
-    Logout,
-    LogoutRequest,
-    Qualify,
-    Render,
-    RenderRequest,
-    SystemPlugin,
-    Tools,
-    Undo,
-    UndoLog,
-    Units,
-    VerifyRequest,
-    hookimpl,
-)
-from mooring.types import (
-    Access,
-    AuthMethod,
-    Clock,
-    Config,
-    ConnectorType,
-    Identity,
-    Lifetime,
-    Resource,
-    ResourceType,
-    Secret,
-    Unit,
-    build_config,
-    fields_of,
-    instant,
-)
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mooring.assembly import open_broker
     from mooring.broker import Broker, Discovery, Failed, Finished, Found
+    from mooring.credentials import BearerToken, Credentials, Issued, KubernetesAccess, RegistryLogin
+    from mooring.errors import (
+        AccessDenied,
+        AuthFailed,
+        BrokenPlugin,
+        BrokerClosed,
+        ConfigError,
+        ConnectorExpired,
+        InvalidConfig,
+        KeyRetired,
+        LongLived,
+        MooringError,
+        NameTaken,
+        NoMasterKey,
+        NothingToLift,
+        NotNarrowed,
+        NotPermitted,
+        Overdue,
+        PluginConflict,
+        PluginError,
+        RecordDamaged,
+        Rejected,
+        ResourceNotFound,
+        StoreConflict,
+        StoreCorrupt,
+        StoreError,
+        StoreTooNew,
+        StoreUnavailable,
+        Tampered,
+        Throttled,
+        UnknownAuthMethod,
+        UnknownConnector,
+        UnknownConnectorType,
+        Unreachable,
+        UnsupportedResource,
+        VaultError,
+        VendorError,
+        WrongKey,
+    )
+    from mooring.hookspecs import (
+        BlockingClient,
+        BlockingClientRequest,
+        Client,
+        ClientRequest,
+        Connector,
+        Context,
+        Covers,
+        CredentialRequest,
+        DiscoverRequest,
+        Environ,
+        Environment,
+        EnvironmentFile,
+        Explain,
+        Explanation,
+        Lifespan,
+        Lift,
+        LiftAll,
+        Lifted,
+        LiftRequest,
+        Login,
+        LoginChange,
+        LoginRequest,
+        Logout,
+        LogoutRequest,
+        Qualify,
+        Render,
+        RenderRequest,
+        SystemPlugin,
+        Tools,
+        Undo,
+        UndoLog,
+        Units,
+        VerifyRequest,
+        hookimpl,
+    )
     from mooring.http import Http
+    from mooring.types import (
+        Access,
+        AuthMethod,
+        Clock,
+        Config,
+        ConnectorType,
+        Identity,
+        Lifetime,
+        Resource,
+        ResourceType,
+        Secret,
+        Unit,
+        build_config,
+        fields_of,
+        instant,
+    )
 
 __version__ = "0.1.0"
 
-_LAZY = {"Http": "mooring.http", "open_broker": "mooring.assembly"} | dict.fromkeys(
-    ("Broker", "Discovery", "Failed", "Finished", "Found"), "mooring.broker"
-)
+_ROOMS = ("errors", "hookspecs", "credentials", "types", "http", "broker", "assembly")
 
 
 def __getattr__(name: str) -> Any:
-    """Load the rooms that describe-only users (plugins, `list-types`) do without."""
+    """Load a room when one of its names is first used: the light ones first, and none just to import mooring."""
     from importlib import import_module
 
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
     if name in ("blocking", "testing"):
         return import_module(f"mooring.{name}")
+    for room in _ROOMS if name in __all__ else ():
+        if (found := vars(import_module(f"mooring.{room}")).get(name)) is not None:
+            globals()[name] = found
+            return found
     raise AttributeError(f"module 'mooring' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [

@@ -50,7 +50,7 @@ class Settings(Struct):
     """The store, the key file and the cache: MOORING_HOME, or the user's data folder."""
     store: str | None = None
     """MOORING_STORE: a URL that a system plugin serves; the SQLite file in `home` if there is none."""
-    master_key: str | None = None
+    master_key: Secret | None = None
     """MOORING_MASTER_KEY: `id:key`, several separated by commas, or a URL that a system plugin serves."""
     allow_implicit: bool = False
     """MOORING_ALLOW_IMPLICIT: whether connectors may take the identity of this machine."""
@@ -85,12 +85,26 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
     allow = environment.get("MOORING_ALLOW_IMPLICIT", "").lower()
     if allow not in ("", "0", "1", "false", "true", "no", "yes"):
         raise InvalidConfig("MOORING_ALLOW_IMPLICIT is neither 1 nor 0", field="MOORING_ALLOW_IMPLICIT")
+    try:
+        folder = Path(home).expanduser()
+    except (RuntimeError, ValueError):
+        raise InvalidConfig(
+            "the user whom MOORING_HOME names is not known; write its path out", field="MOORING_HOME"
+        ) from None
     return Settings(
-        home=Path(home).expanduser(),
+        home=folder,
         store=environment.get("MOORING_STORE") or None,
-        master_key=environment.get("MOORING_MASTER_KEY") or None,
+        master_key=_secret(environment, "MOORING_MASTER_KEY"),
         allow_implicit=allow in ("1", "true", "yes"),
     )
+
+
+def _secret(environment: Mapping[str, str], name: str) -> Secret | None:
+    try:
+        return Secret(environment[name]) if environment.get(name) else None
+    except ValueError:
+        pass
+    raise InvalidConfig(f"{name} is not text in UTF-8", field=name)
 
 
 @asynccontextmanager
@@ -187,7 +201,9 @@ def _open_store(settings: Settings, system: SystemPlugins) -> AbstractAsyncConte
     for store in system.hook.open_store(url=settings.store):
         if store is not None:
             return cast("AbstractAsyncContextManager[Store]", store)
-    scheme = settings.store.partition(":")[0]
+    scheme, colon, _ = settings.store.partition("://")
+    if not colon:
+        raise StoreUnavailable("MOORING_STORE is no URL; write scheme://..., or unset it for the store in MOORING_HOME")
     raise StoreUnavailable(f"no installed plugin serves a store of the scheme {scheme!r}; check MOORING_STORE")
 
 
@@ -198,17 +214,17 @@ def open_vault(settings: Settings, system: SystemPlugins) -> Vault:
     return Vault(partial(_given_keys, settings.master_key, system))
 
 
-def _given_keys(text: str, system: SystemPlugins) -> tuple[MasterKey, ...]:
+def _given_keys(text: Secret, system: SystemPlugins) -> tuple[MasterKey, ...]:
     try:
         return parse_keys(text, "MOORING_MASTER_KEY")
     except NoMasterKey:
-        if "://" not in text:  # which a key in base64 may hold too
+        if "://" not in text.reveal():  # which a key in base64 may hold too
             raise
     import base64
 
-    for key in system.hook.master_key(url=text):
+    for key in system.hook.master_key(url=text.reveal()):
         if key is not None:
-            return parse_keys(f"{EXTERNAL}:{base64.b64encode(key).decode()}", "MOORING_MASTER_KEY")
+            return parse_keys(Secret(f"{EXTERNAL}:{base64.b64encode(key).decode()}"), "MOORING_MASTER_KEY")
     raise NoMasterKey("no installed plugin serves the scheme of MOORING_MASTER_KEY; give id:key, or install the plugin")
 
 

@@ -6,17 +6,21 @@ without crossing over to it. Every method may be called from any thread but that
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from threading import Thread
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from mooring import assembly
 from mooring.broker import Broker, Discovery
 from mooring.credentials import Credentials
-from mooring.errors import UnsupportedResource
+from mooring.errors import BrokerClosed, UnsupportedResource
 from mooring.events import Event, Lagged
 from mooring.hookspecs import BlockingClientRequest
 from mooring.registry import Plugin
@@ -33,20 +37,79 @@ def _waiting(
 
     @wraps(method)
     def call(self: BlockingBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return cast("T", self.portal.call(lambda: method(self.broker, *args, **kwargs)))
+        return _wait(self.portal, lambda: method(self.broker, *args, **kwargs))
 
     return call
+
+
+class _Cancelling(Generic[T]):
+    """Work in the event loop that another thread may cancel, wherever an interruption hits that thread."""
+
+    def __init__(self, portal: BlockingPortal, work: Callable[[], Awaitable[T]]) -> None:
+        self._portal = portal
+        self._work = work
+        self._scopes: list[anyio.CancelScope] = []
+
+    async def run(self) -> T | None:
+        """Do the work; None if it was cancelled."""
+        with anyio.CancelScope() as scope:
+            self._scopes.append(scope)
+            return await self._work()
+        return None
+
+    def cancel(self) -> None:
+        """Cancel it: this is done in the event loop after `run` has begun, if that was asked for."""
+        self._portal.start_task_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+
+def _wait(portal: BlockingPortal, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What work in the event loop gives; it is cancelled when the caller is interrupted, as by Ctrl-C."""
+    cancelling = _Cancelling(portal, work)
+    try:
+        return cast("T", portal.start_task_soon(cancelling.run).result())
+    except (KeyboardInterrupt, SystemExit):
+        cancelling.cancel()
+        raise
+
+
+@contextmanager
+def _lasting(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) -> Generator[T, None, None]:
+    """A context of the event loop; it is left by cancelling, also when the caller is interrupted on the way in."""
+    entered: Future[T] = Future()
+
+    async def live() -> None:
+        try:
+            async with context as value:
+                entered.set_result(value)
+                await anyio.sleep_forever()
+        except Exception as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    cancelling, life = _Cancelling(portal, live), None
+    try:
+        life = portal.start_task_soon(cancelling.run)
+        yield entered.result()
+    finally:
+        cancelling.cancel()
+        if life is not None:
+            life.result()
 
 
 def _at_hand_first(
     peek: Callable[Concatenate[Broker, P], T | None], method: Callable[Concatenate[Broker, P], Coroutine[Any, Any, T]]
 ) -> Callable[Concatenate[BlockingBroker, P], T]:
     """What `peek` has at hand, in the calling thread; else what the method gives."""
-    wait = _waiting(method)
+    asked = _waiting(method)
 
     @wraps(method)
     def call(self: BlockingBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return peek(self.broker, *args, **kwargs) or wait(self, *args, **kwargs)
+        return peek(self.broker, *args, **kwargs) or asked(self, *args, **kwargs)
 
     return call
 
@@ -56,7 +119,17 @@ class BlockingBroker:
 
     def __init__(self, broker: Broker, portal: BlockingPortal) -> None:
         self.broker = broker
-        self.portal = portal
+        self._portal = portal
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """The way into the event loop.
+
+        Raises:
+            BrokerClosed: it does not run, or not in this process.
+        """
+        _ = self.broker.registry
+        return self._portal
 
     register = _waiting(Broker.register)
     lift = _waiting(Broker.lift)
@@ -88,13 +161,13 @@ class BlockingBroker:
     @contextmanager
     def discover(self, **filters: Any) -> Generator[Iterator[Discovery], None, None]:
         """See `Broker.discover`."""
-        with self.portal.wrap_async_context_manager(self.broker.discover(**filters)) as replies:
+        with _lasting(self.portal, self.broker.discover(**filters)) as replies:
             yield self._iterate(replies)
 
     @contextmanager
     def subscribe(self, *types: type[Event], buffer: int = 256) -> Generator[Iterator[Event | Lagged], None, None]:
         """See `Broker.subscribe`."""
-        with self.portal.wrap_async_context_manager(self.broker.subscribe(*types, buffer=buffer)) as events:
+        with _lasting(self.portal, self.broker.subscribe(*types, buffer=buffer)) as events:
             yield self._iterate(events)
 
     @contextmanager
@@ -127,15 +200,53 @@ class BlockingBroker:
         async def step() -> object:
             return await anext(items, end)
 
-        while (item := self.portal.call(step)) is not end:
+        while True:
+            try:
+                item = _wait(self.portal, step)
+            except BrokerClosed:
+                return
+            if item is end:
+                return
             yield cast("T", item)
 
 
 @contextmanager
 def open_broker(**options: Any) -> Generator[BlockingBroker, None, None]:
     """A broker for synchronous code, for as long as the context lives; the options are `mooring.open_broker`'s."""
-    with (
-        start_blocking_portal(name="mooring") as portal,
-        portal.wrap_async_context_manager(assembly.open_broker(**options)) as broker,
-    ):
-        yield BlockingBroker(broker, portal)
+    process = os.getpid()
+    with _event_loop() as portal, ExitStack() as stack:
+        broker = stack.enter_context(portal.wrap_async_context_manager(assembly.open_broker(**options)))
+        try:
+            yield BlockingBroker(broker, portal)
+        finally:
+            if os.getpid() != process:
+                stack.pop_all()
+
+
+@contextmanager
+def _event_loop() -> Generator[BlockingPortal, None, None]:
+    """anyio's `start_blocking_portal`, which a forked process may leave: it has neither the loop nor its thread."""
+    process, opened = os.getpid(), Future[BlockingPortal]()
+
+    async def run() -> None:
+        async with BlockingPortal() as portal:
+            opened.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    def main() -> None:
+        try:
+            anyio.run(run)
+        except BaseException as error:  # noqa: BLE001  it is raised where the loop was asked for
+            if not opened.done():
+                opened.set_exception(error)
+
+    thread = Thread(target=main, name="mooring", daemon=True)
+    thread.start()
+    portal, failed = opened.result(), True
+    try:
+        yield portal
+        failed = False
+    finally:
+        if os.getpid() == process:
+            portal.call(portal.stop, failed)
+            thread.join()

@@ -6,7 +6,7 @@ Single flight is a lock per key and a second look: when the first caller is canc
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -22,10 +22,11 @@ WINDOW_FRACTION = 2 / 3
 
 
 class Key(Struct):
-    """Under what credentials are kept. A changed connector has another version, and so other keys."""
+    """Under what credentials are kept: all that they depend on."""
 
     connector_id: str
-    version: int
+    fingerprint: str
+    """Of the connector's configuration, secrets and allowances; not of its labels and texts."""
     resource_type: str
     resource_id: str | None
     access: Access
@@ -45,6 +46,10 @@ class Shelf(Protocol):
 
     def lock(self, key: Key) -> AbstractAsyncContextManager[None]:
         """Hold the key alone among all processes; a process that dies lets go."""
+        ...
+
+    async def forget(self, connector_id: str) -> None:
+        """Take away what lies there of a connector."""
         ...
 
 
@@ -68,21 +73,27 @@ class Cache:
         issued = self._entries.get(key)
         return issued if issued is not None and is_valid(issued, self._clock.now()) else None
 
-    async def get(self, key: Key, make: Callable[[], Awaitable[Issued]]) -> Issued:
+    async def get(self, key: Key, make: Callable[[], Awaitable[Issued]], *, share: bool = True) -> Issued:
         """What is fresh, or what `make` makes; of many callers at once only one makes it.
 
         When `make` fails in a way that may pass and older credentials are still valid, those are served.
+
+        Args:
+            key: what they depend on.
+            make: makes them.
+            share: whether another process would make the same, so that they may lie on the shelf.
         """
+        shelf = self._shelf if share else None
         if issued := self.peek(key):
             return issued
         async with self._alone(key):
             if issued := self.peek(key):
                 return issued
-            shelved = await self._shelf.get(key) if self._shelf else None
+            shelved = await shelf.get(key) if shelf else None
             if shelved and is_fresh(shelved, self._clock.now()):
                 return self._keep(key, shelved)
-            async with self._alone_among_processes(key):
-                if self._shelf and (shelved := await self._shelf.get(key)) and is_fresh(shelved, self._clock.now()):
+            async with shelf.lock(key) if shelf else nullcontext():
+                if shelf and (shelved := await shelf.get(key)) and is_fresh(shelved, self._clock.now()):
                     return self._keep(key, shelved)
                 try:
                     issued = await make()
@@ -91,14 +102,17 @@ class Cache:
                     if error.retryable and older and is_valid(older, self._clock.now()):
                         return older
                     raise
-                if self._shelf and issued.expires_at is not None:
-                    await self._shelf.put(key, issued)
+                if shelf and issued.expires_at is not None:
+                    await shelf.put(key, issued)
                 return self._keep(key, issued)
 
-    def forget(self, connector_id: str) -> None:
-        """Drop what is in memory for a connector; on the shelf nobody asks for its old versions any more."""
+    async def forget(self, connector_id: str) -> None:
+        """Drop what is kept for a connector, here at once, then on the shelf."""
         for key in [key for key in self._entries if key.connector_id == connector_id]:
             self._entries.pop(key, None)
+        if self._shelf:
+            with anyio.CancelScope(shield=True):  # it removes a few files and waits for nobody
+                await self._shelf.forget(connector_id)
 
     def _keep(self, key: Key, issued: Issued) -> Issued:
         self._entries.pop(key, None)
@@ -117,14 +131,6 @@ class Cache:
             lock = self._locks[key] = anyio.Lock()
         async with lock:
             yield
-
-    @asynccontextmanager
-    async def _alone_among_processes(self, key: Key) -> AsyncGenerator[None, None]:
-        if self._shelf is None:
-            yield
-        else:
-            async with self._shelf.lock(key):
-                yield
 
 
 def is_valid(issued: Issued, now: datetime) -> bool:

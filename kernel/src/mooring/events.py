@@ -110,7 +110,7 @@ class KeyRotated(Event, tag=True):
     retired: int
 
 
-class Undone(Event, tag=True):
+class RemovalFinished(Event, tag=True):
     """Something that issuing had made at a vendor was removed there."""
 
     connector_id: str
@@ -118,7 +118,7 @@ class Undone(Event, tag=True):
     """What it was, in JSON."""
 
 
-class UndoFailed(Event, tag=True):
+class RemovalFailed(Event, tag=True):
     """Something that issuing had made at a vendor could not be removed; it is tried again later."""
 
     connector_id: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -24,6 +26,10 @@ from mooring.errors import (
 
 if TYPE_CHECKING:
     import httpx
+
+
+LONGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes of an answer that are read, at most."""
 
 
 class Tls:
@@ -96,20 +102,24 @@ class Http:
         problem: MooringError
         host = _host(self._base + path)
         try:
-            response = await self._connected().request(method, self._base + path, headers=self._headers, **arguments)
+            url, client = self._base + path, self._connected()
+            async with client.stream(method, url, headers=self._headers, **arguments) as response:
+                body = await _body(response)
         except httpx.HTTPError as error:
-            problem = Unreachable(f"no answer from {host}: {type(error).__name__}; check the address and the network")
+            problem = Unreachable(_why_not(host, error))
         except (httpx.InvalidURL, UnicodeError):
             problem = InvalidConfig("the address, or what is sent there, is malformed; write it like https://host/path")
         else:
             if not response.is_success:
                 problem = _refusal(host, response)
-            elif not response.content:
+            elif body is None:
+                problem = Rejected(f"the answer of {host} is longer than 16 MiB; check the address")
+            elif not body:
                 return None
             else:
                 try:
-                    return response.json()
-                except ValueError:
+                    return json.loads(body)
+                except (ValueError, RecursionError):
                     problem = Rejected(f"{host} answered what is not JSON; check the address")
         raise problem  # outside the except: the foreign error may quote the request, or the reply
 
@@ -128,6 +138,42 @@ def _host(address: str) -> str:
     except ValueError:
         pass
     return ""
+
+
+async def _body(response: httpx.Response) -> bytes | None:
+    """The body; None if it is too long."""
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > LONGEST_ANSWER:
+            return None
+    return bytes(body)
+
+
+def _why_not(host: str, error: Exception) -> str:
+    """Why no answer came, as far as the foreign error's causes tell (of certificates: X509_STORE_CTX_get_error)."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case BaseExceptionGroup():
+                cause = cause.exceptions[0]
+                continue
+            case socket.gaierror():
+                return f"the name of {host} cannot be resolved; check the address and DNS"
+            case ConnectionRefusedError():
+                return f"{host} refuses the connection; check that it runs, and its port"
+            case ssl.SSLCertVerificationError(verify_code=9):
+                return f"the certificate of {host} is not valid yet; check this machine's clock"
+            case ssl.SSLCertVerificationError(verify_code=10):
+                return f"the certificate of {host} has expired; have it renewed, or check this machine's clock"
+            case ssl.SSLCertVerificationError(verify_code=62 | 64):
+                return f"the certificate of {host} is for another host; check the name in the address"
+            case ssl.SSLCertVerificationError():
+                return f"the certificate of {host} is not trusted; check the address, or set SSL_CERT_FILE"
+            case ssl.SSLError():
+                return f"there is no TLS with {host}; check that it serves https at that port"
+        cause = cause.__cause__ or cause.__context__
+    return f"no answer from {host}: {type(error).__name__}; check the address and the network"
 
 
 def _refusal(host: str, response: httpx.Response) -> VendorError:

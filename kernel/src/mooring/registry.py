@@ -45,7 +45,7 @@ from mooring.hookspecs import (
     Tools,
     VerifyRequest,
 )
-from mooring.types import AuthMethod, Config, ConnectorType, Identity, Resource, ResourceType, Struct, Unit
+from mooring.types import AuthMethod, Config, ConnectorType, Identity, Resource, ResourceType, Struct, Unit, unsealable
 
 CONNECTORS = "mooring.connectors"
 SYSTEM = "mooring.system"
@@ -255,8 +255,30 @@ def bind(plugin: object, *, name: str | None = None, distribution: str = "(given
             raise BrokenPlugin(f"{who}: describe() must give a ConnectorType, it gave {type(described).__name__}")
         if name is not None and described.name != name:
             raise BrokenPlugin(f"{who} describes itself as {described.name!r}; the entry point must have that name")
+        _check_parts(described, who)
         return Route(type=described, distribution=distribution, **hooks)
     raise BrokenPlugin(f"{who}: describe() failed: {reason}")
+
+
+def _check_parts(described: ConnectorType, who: str) -> None:
+    """Refuse what is not of the contract, and a configuration that nobody can read, or whose secrets nobody seals."""
+    for parts, kind in ((described.auth_methods, AuthMethod), (described.resource_types, ResourceType)):
+        if not isinstance(parts, tuple) or not all(isinstance(part, kind) for part in parts):
+            raise BrokenPlugin(f"{who}: describe() must name each {kind.__name__} in a tuple")
+    for method in described.auth_methods:
+        about = f"{who}: the configuration of auth method {method.name!r}"
+        try:
+            fields = unsealable(method.config)
+        except Exception as error:  # noqa: BLE001  whatever an annotation raises when it is read
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if fields:
+                raise BrokenPlugin(
+                    f"{about} has a secret inside of {', '.join(map(repr, fields))}, where it would not be sealed; "
+                    "make each secret a field of its own, annotated Secret or Secret | None"
+                )
+            continue
+        raise BrokenPlugin(f"{about} cannot be read: {reason}")
 
 
 def _hooks(plugin: object, who: str, specifications: Iterable[type]) -> dict[str, pluggy.HookCaller]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, dataclass_transform
 
@@ -53,7 +54,9 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
+        from hmac import compare_digest
+
+        return compare_digest(self._value.encode(), other._value.encode())
 
     __hash__ = None  # type: ignore[assignment]  # a hash is a fingerprint
 
@@ -292,9 +295,8 @@ def _field(item: msgspec.structs.FieldInfo) -> ConfigField:
     while isinstance(info, msgspec.inspect.Metadata):
         description = description or str((info.extra_json_schema or {}).get("description", ""))
         info = info.type
-    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    kind = next((one for one in kinds if not isinstance(one, msgspec.inspect.NoneType)), info)
-    secret = isinstance(kind, msgspec.inspect.CustomType) and kind.cls is Secret
+    kind = next((one for one in _kinds(item) if not isinstance(one, msgspec.inspect.NoneType)), info)
+    secret = _is_secret(kind)
     multiple = isinstance(kind, msgspec.inspect.VarTupleType | msgspec.inspect.ListType | msgspec.inspect.DictType)
     return ConfigField(
         name=item.encode_name,
@@ -306,6 +308,39 @@ def _field(item: msgspec.structs.FieldInfo) -> ConfigField:
         multiple=multiple,
         choices=tuple(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else (),
     )
+
+
+def unsealable(config: type[Config]) -> tuple[str, ...]:
+    """The fields that have a secret inside of something else, where nothing seals it."""
+    return tuple(
+        item.encode_name
+        for item in msgspec.structs.fields(config)
+        if any(one is not top and _is_secret(one) for top in _kinds(item) for one in _within(top, []))
+    )
+
+
+def _kinds(item: msgspec.structs.FieldInfo) -> tuple[msgspec.inspect.Type, ...]:
+    """What a field may be, each by itself."""
+    info = msgspec.inspect.type_info(item.type)
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    return info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+
+
+def _is_secret(info: Any) -> bool:
+    return isinstance(info, msgspec.inspect.CustomType) and info.cls is Secret
+
+
+def _within(info: Any, seen: list[Any]) -> Iterator[Any]:
+    """A type and all that it is made of; msgspec has one node for a type that contains itself."""
+    if isinstance(info, tuple):
+        for one in info:
+            yield from _within(one, seen)
+    elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and not any(info is one for one in seen):
+        seen.append(info)
+        yield info
+        for name in info.__struct_fields__:
+            yield from _within(getattr(info, name), seen)
 
 
 def _default(item: msgspec.structs.FieldInfo) -> Any:
@@ -327,6 +362,8 @@ def _decode(kind: type, value: Any) -> Any:
 def build_config(config: type[C], values: Mapping[str, Any]) -> C:
     """A configuration from plain values; texts become secrets, numbers and flags where the field wants them.
 
+    None stands for a field that was not given; but where one may be None and is something else by default, for itself.
+
     Raises:
         InvalidConfig: a field is missing, unknown or malformed. Never says the value.
     """
@@ -338,13 +375,22 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
         value = values.get(field.name)
         if field.required and (value is None or value == "" or (isinstance(value, Secret) and not value)):
             raise InvalidConfig(f"field {field.name!r} is required", field=field.name)
-    present = {name: value for name, value in values.items() if value is not None}
+    unset = {item.encode_name for item in msgspec.structs.fields(config) if _may_be_unset(item)}
+    present = {name: value for name, value in values.items() if value is not None or name in unset}
     try:
         return msgspec.convert(present, config, dec_hook=_decode, strict=False)
     except msgspec.ValidationError as error:
         name, reason = _malformed(error, fields)
+    except UnicodeEncodeError:
+        name, reason = None, "it holds text that is not valid Unicode; write it in UTF-8"
     where = f"field {name!r}" if name else "the configuration"
     raise InvalidConfig(f"{where} is malformed: {reason}", field=name)  # outside the except, which may quote the input
+
+
+def _may_be_unset(item: msgspec.structs.FieldInfo) -> bool:
+    """Whether a field may be None and would be something else if it were left out."""
+    nothing = any(isinstance(kind, msgspec.inspect.NoneType) for kind in _kinds(item))
+    return nothing and not item.required and _default(item) is not None
 
 
 def _malformed(error: msgspec.ValidationError, fields: Mapping[str, ConfigField]) -> tuple[str | None, str]:
@@ -366,13 +412,29 @@ def _malformed(error: msgspec.ValidationError, fields: Mapping[str, ConfigField]
 
 
 def split_config(config: Config) -> tuple[dict[str, Any], dict[str, Secret]]:
-    """The fields that are not secret, as plain values, and those that are. Fields at their default are left out."""
+    """The fields that are not secret, as plain values, and those that are. Fields at their default are left out.
+
+    Raises:
+        InvalidConfig: a value cannot be written in JSON, such as an infinite number.
+    """
     plain: dict[str, Any] = {}
     secrets: dict[str, Secret] = {}
-    for item, field in zip(msgspec.structs.fields(config), fields_of(type(config)), strict=True):
-        value = getattr(config, item.name)
+    for item in msgspec.structs.fields(config):
+        name, value = item.encode_name, getattr(config, item.name)
         if isinstance(value, Secret):
-            secrets[field.name] = value
-        elif value is not None and (field.required or value != field.default):
-            plain[field.name] = msgspec.to_builtins(value)
+            secrets[name] = value
+        elif item.required or value != _default(item):
+            plain[name] = _plain(name, value)
     return plain, secrets
+
+
+def _plain(name: str, value: Any) -> Any:
+    with suppress(ValueError, TypeError, RecursionError):
+        plain = msgspec.to_builtins(value, str_keys=True)
+        json.dumps(
+            plain, allow_nan=False, ensure_ascii=False
+        ).encode()  # stricter than msgspec, which writes NaN as null
+        return plain
+    raise InvalidConfig(
+        f"field {name!r} holds what cannot be stored; give it valid text or a finite number", field=name
+    )

@@ -1,7 +1,13 @@
 """A vendor for the tests of the CLI: what it does is written in the connector's `mode`."""
 
+import atexit
 import base64
+import logging
 import os
+import subprocess
+import sys
+import threading
+import time
 import urllib.parse
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -44,6 +50,54 @@ def quoting(token: str) -> str:
     return f"bad {token}, {whole}, {urllib.parse.quote(token, safe='')}, {base64.b64encode(token.encode()).decode()}"
 
 
+async def hang(how: str) -> None:
+    """For a minute, in a way that heeds no cancellation."""
+
+    def begun(child: int = 0) -> None:
+        draft = Path(os.environ["ACME_HUNG"] + "-draft")
+        draft.write_text(str(child))
+        draft.rename(os.environ["ACME_HUNG"])
+
+    def sleep() -> None:
+        begun()
+        time.sleep(60)
+
+    def wait() -> None:
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+            begun(child.pid)
+
+    match how:
+        case "loop":
+            sleep()
+        case "thread":
+            await anyio.to_thread.run_sync(sleep, abandon_on_cancel=True)
+        case "shielded":
+            await anyio.to_thread.run_sync(sleep)
+        case "executor":
+            import asyncio
+
+            await asyncio.to_thread(sleep)
+        case "process":
+            await anyio.to_thread.run_sync(wait, abandon_on_cancel=True)
+
+
+def last_words(token: str) -> None:
+    """Quote a secret when nobody listens any more."""
+
+    class Failing:
+        def __del__(self) -> None:
+            raise RuntimeError(token)
+
+    def later() -> None:
+        time.sleep(0.1)
+        logging.getLogger("acme").error("said by a thread %s", token)
+        raise RuntimeError(token)
+
+    sys.acme_failing = Failing()  # type: ignore[attr-defined]
+    atexit.register(logging.getLogger("acme").error, "said at exit %s", token)
+    threading.Thread(target=later).start()
+
+
 class Acme:
     @m.hookimpl
     def describe(self) -> m.ConnectorType:
@@ -81,6 +135,10 @@ class Acme:
                 raise m.Rejected(quoting(token)) from ValueError(quoting(token))
             case "boom":
                 raise RuntimeError(quoting(token))
+            case "hang":
+                await hang(os.environ["ACME_HANGS"])
+            case "late":
+                last_words(token)
         yield config
 
     @m.hookimpl

@@ -194,7 +194,7 @@ def test_all_missing_fields_are_named_before_anything_is_asked(cli) -> None:
 def test_register_as_json(cli) -> None:
     result = cli(*REGISTER, "--token=-", "-o", "json", input="s3cret")
     data = json.loads(result.stdout)
-    assert data["connector"]["name"] == "one"
+    assert data["name"] == "one"
     assert [(one["resource_type"], len(one["resources"])) for one in data["resources"]] == [
         ("acme-account", 1),
         ("acme-bucket", 2),

@@ -39,7 +39,7 @@ def test_a_failed_connector_has_its_error_in_its_row(cli) -> None:
     assert " good " in result.stdout
     assert " bad " not in cli("connector", "list-resources", "--exclude-errors").stdout
     found = json.loads(cli("connector", "list-resources", "-o", "json").stdout)
-    (bad,) = [one for one in found if one["connector_name"] == "bad"]
+    (bad,) = [one for one in found if one["connector"] == "bad"]
     assert bad["resources"] == []
     assert bad["errors"] == [
         {"unit": "", "error": "AuthFailed", "message": "acme does not accept the token; give another"}
@@ -122,7 +122,7 @@ def test_an_interruption_shows_what_was_found(cli, tmp_path: Path, monkeypatch: 
         time.sleep(0.5)  # for what the others say at once
         process.send_signal(signal.SIGINT)
         output, messages = process.communicate(timeout=20)
-    found = {(one["connector_name"], one["resource_type"]): len(one["resources"]) for one in json.loads(output)}
+    found = {(one["connector"], one["resource_type"]): len(one["resources"]) for one in json.loads(output)}
     assert found == {
         ("quick", "acme-account"): 1,
         ("quick", "acme-bucket"): 2,

@@ -124,9 +124,11 @@ def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> tuple[int, str]:
         os.environ["COLUMNS"] = "80"
         signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as nohup and some CI have it
         os.execv(sys.executable, [sys.executable, "-m", "mooring", *arguments])
-    shown, waiting, deadline = b"", list(answers), time.monotonic() + 30
+    shown, waiting, sent, deadline = b"", list(answers), b"", time.monotonic() + 60
     while time.monotonic() < deadline:
-        ready, _, _ = select.select([fd], [], [], 0.2)
+        ready, _, _ = select.select([fd], [], [], 5)
+        if not ready and sent == b"\x03":
+            os.write(fd, sent)  # as a person would: Python misses the first if it comes just before it begins to read
         try:
             data = os.read(fd, 4096) if ready else None
         except OSError:
@@ -135,7 +137,8 @@ def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> tuple[int, str]:
             break
         shown += data or b""
         if waiting and shown.rstrip().endswith(b":"):
-            os.write(fd, waiting.pop(0).encode())
+            sent = waiting.pop(0).encode()
+            os.write(fd, sent)
             shown += b"\n"
     os.close(fd)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()

@@ -21,7 +21,17 @@ def fleet(cli) -> None:
 def test_list(cli, fleet) -> None:
     result = cli("connector", "list")
     header, *rows = result.stdout.splitlines()
-    for column in ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS"):
+    for column in (
+        "NAME",
+        "ID",
+        "TYPE",
+        "AUTH METHOD",
+        "RESOURCE TYPES",
+        "RESOURCE NAME",
+        "OWNER",
+        "EXPIRES IN",
+        "LABELS",
+    ):
         assert column in header
     assert [row.split()[0] for row in rows if not row.startswith(" ")] == ["dev", "prod-a", "prod-b"]
     assert "<multiple>" in rows[0]

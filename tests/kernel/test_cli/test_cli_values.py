@@ -33,6 +33,11 @@ def test_what_is_no_span_is_refused_without_being_repeated(text: str) -> None:
     assert text in {"", "m"} or text not in caught.value.message
 
 
+def test_a_number_that_is_longer_than_python_reads_is_no_duration() -> None:
+    with pytest.raises(InvalidConfig, match="not a duration"):
+        span("9" * 5000)
+
+
 @given(st.integers(0, 10**9))
 def test_a_span_that_was_written_is_read_again(seconds: int) -> None:
     assert span(written(timedelta(seconds=seconds))) == timedelta(seconds=seconds)

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 import mooring as m
 from mooring_aws.errors import plain, translate, translated
-from mooring_aws.table import ANSWERS, DENIALS, EXCEPTIONS, REMARKS
+from mooring_aws.table import ANSWERS, CERTIFICATES, DENIALS, EXCEPTIONS, REMARKS
 
 CODES = [(code, kind) for codes, kind, _ in ANSWERS for code in codes.split()]
 NAMES = [(name, kind) for names, kind, _ in EXCEPTIONS for name in names.split()]
@@ -61,7 +61,11 @@ def test_codes_with_several_meanings(code: str, remark: str, kind: type[m.Moorin
 
 
 def test_every_sentence_says_the_call_and_what_to_do() -> None:
-    for text in [*DENIALS.values(), *(row[-1] for rows in (ANSWERS, REMARKS, EXCEPTIONS) for row in rows)]:
+    for text in [
+        *DENIALS.values(),
+        *CERTIFICATES.values(),
+        *(row[-1] for rows in (ANSWERS, REMARKS, EXCEPTIONS) for row in rows),
+    ]:
         assert "{call}" in text
         assert ";" in text
         assert not re.search(r"[.!]$", text)
@@ -156,7 +160,7 @@ async def test_nothing_of_the_original_is_carried() -> None:
     [
         ("http://127.0.0.1:1", r"the endpoint http://127\.0\.0\.1:1 cannot be reached"),
         ("http://no-such-host.invalid", "cannot be resolved"),
-        ("https", "is not trusted"),
+        ("https", "there is no TLS with"),
         ("garbage", "not one of AWS's"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -12,8 +14,7 @@ from mooring_aws import connector, ids
 GOOD = {
     ids.GENERIC: {
         "123456789012": "123456789012",
-        "arn:aws:iam::123456789012:root": "123456789012",
-        "arn:aws-cn:iam::123456789012:root": "123456789012",
+        "arn:aws-cn:iam::123456789012:root": "arn:aws-cn:iam::123456789012:root",
     },
     ids.S3: {
         "data": "s3://data",
@@ -21,15 +22,15 @@ GOOD = {
         "s3://data": "s3://data",
         "s3://my.data-1/raw": "s3://my.data-1/raw/",
         "s3://data/raw/2026/": "s3://data/raw/2026/",
-        "arn:aws:s3:::data": "s3://data",
-        "arn:aws-us-gov:s3:::data/raw/x y": "s3://data/raw/x y/",
+        "arn:aws:s3:::data": "arn:aws:s3:::data",
+        "arn:aws-us-gov:s3:::data/raw/x y": "arn:aws-us-gov:s3:::data/raw/x y/",
         "Old_Name": "s3://Old_Name",
     },
     ids.EKS: {
         "prod": "prod",
         "eu-west-1/prod": "eu-west-1/prod",
         "us-gov-west-1/p_1": "us-gov-west-1/p_1",
-        "arn:aws-cn:eks:cn-north-1:123456789012:cluster/prod": "cn-north-1/prod",
+        "arn:aws-cn:eks:cn-north-1:123456789012:cluster/prod": "arn:aws-cn:eks:cn-north-1:123456789012:cluster/prod",
     },
     ids.ECR: {
         "123456789012.dkr.ecr.eu-west-1.amazonaws.com": "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
@@ -123,6 +124,46 @@ def test_a_bare_cluster_gets_the_only_region() -> None:
     assert connector.qualify(ids.S3, "s3://data", {}) == "s3://data"
     with pytest.raises(m.InvalidConfig, match="REGION/NAME"):
         connector.qualify(ids.EKS, "prod", {"region": "eu-west-1", "regions": ["us-east-1"]})
+
+
+HERE = {"region": "eu-west-1", "role_arn": "arn:aws:iam::123456789012:role/deploy"}
+"""Settings that say both the partition and the account."""
+
+ARNS = {
+    (ids.GENERIC, "arn:aws:iam::123456789012:root"): "123456789012",
+    (ids.S3, "arn:aws:s3:::data"): "s3://data",
+    (ids.S3, "arn:aws:s3:::data/a:b/c"): "s3://data/a:b/c/",
+    (ids.EKS, "arn:aws:eks:eu-west-1:123456789012:cluster/prod"): "eu-west-1/prod",
+    (ids.EKS, "arn:aws:eks:us-east-1:123456789012:cluster/prod"): "us-east-1/prod",
+}
+
+
+@pytest.mark.parametrize(("kind", "arn"), ARNS)
+def test_an_arn_of_the_connectors_own_is_its_id(kind: str, arn: str) -> None:
+    assert connector.qualify(kind, connector.canonical(kind, arn), HERE) == ARNS[kind, arn]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arn", "said"),
+    [
+        (ids.GENERIC, "arn:aws-cn:iam::123456789012:root", "partition aws, not aws-cn"),
+        (ids.S3, "arn:aws-us-gov:s3:::data", "partition aws, not aws-us-gov"),
+        (ids.S3, "arn:aws-cn:s3:::data/raw", "partition aws, not aws-cn"),
+        (ids.EKS, "arn:aws-cn:eks:cn-north-1:123456789012:cluster/prod", "partition aws, not aws-cn"),
+        (ids.EKS, "arn:aws:eks:eu-west-1:210987654321:cluster/prod", "account 123456789012, not 210987654321"),
+    ],
+)
+def test_an_arn_of_another_partition_or_account_is_refused(kind: str, arn: str, said: str) -> None:
+    with pytest.raises(m.UnsupportedResource, match=said):
+        connector.qualify(kind, connector.canonical(kind, arn), HERE)
+
+
+@pytest.mark.parametrize("settings", [{"region": "eu-west-1"}, HERE | {"role_arn": None}, HERE | {"region": None}])
+def test_an_arn_that_the_settings_cannot_be_held_against_is_refused(settings: dict[str, Any]) -> None:
+    arn = connector.canonical(ids.EKS, "arn:aws:eks:eu-west-1:210987654321:cluster/prod")
+    with pytest.raises(m.InvalidConfig, match="write REGION/NAME, which is the connector's own") as caught:
+        connector.qualify(ids.EKS, arn, settings)
+    assert caught.value.field == "resource_id"
 
 
 def test_an_unknown_resource_type() -> None:

@@ -266,3 +266,15 @@ async def test_only_the_profile_that_was_asked_for_is_read(files: Any, monkeypat
     )
     await lifted(profile_name="dev")
     assert not (Path.home() / "was-run").exists()
+
+
+@pytest.mark.parametrize("method", ["sts-token", "secret-key"])
+async def test_nobody_is_asked_for_an_mfa_code(files: Any, capsys: pytest.CaptureFixture[str], method: str) -> None:
+    files(
+        config=f"[profile dev]\nregion = eu-west-1\nrole_arn = {ROLE}\nsource_profile = base\n"
+        "mfa_serial = GAHT12345678\n",
+        credentials=f"[base]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n",
+    )
+    with pytest.raises(m.NothingToLift, match="the profile wants an MFA code"):
+        await lifted(method, profile_name="dev")
+    assert "MFA" not in "".join(capsys.readouterr())

@@ -15,7 +15,7 @@ from mooring_sandbox.demo import Demo, DemoFailed
 
 
 @pytest.fixture
-def tell(sandbox, monkeypatch, capsys):
+def tell(sandbox, client_with, monkeypatch, capsys):
     def told(misbehaviour=""):
         monkeypatch.setattr(
             demo, "_program", lambda: [sys.executable, str(Path(__file__).with_name("stub_mooring.py"))]
@@ -27,7 +27,8 @@ def tell(sandbox, monkeypatch, capsys):
             shutil.rmtree(sandbox.home, ignore_errors=True)
         return capsys.readouterr().out
 
-    return told
+    yield told
+    client_with(sandbox, "s3").delete_object(Bucket=demo.BUCKET, Key="new.txt")  # what credentials too wide could write
 
 
 def test_tells_the_whole_story_without_a_secret(tell, sandbox):

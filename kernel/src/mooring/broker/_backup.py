@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,10 +15,14 @@ import anyio
 import anyio.to_thread
 
 from mooring.broker._desk import Desk
-from mooring.errors import ConfigError, MooringError, NameTaken, StoreUnavailable
+from mooring.errors import ConfigError, MooringError, NameTaken, StoreCorrupt, StoreTooNew, StoreUnavailable
 from mooring.store import Portable, Store
 from mooring.types import Struct
 from mooring.vault import BackupNote, read_backup, write_backup
+
+SCRATCH = re.compile(r"\.mooring-[0-9a-f]{16}(-wal|-shm|-journal)?")
+STALE_SECONDS = 3600
+"""A scratch file that nobody has written for so long was left by a process that was killed."""
 
 
 class Report(Struct):
@@ -38,13 +45,15 @@ class Restored(Struct):
 async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
     """Write a sealed backup into a new file: all of the store, as of one moment."""
     store = _portable(desk)
-    if await anyio.Path(path).exists():
+    if await anyio.to_thread.run_sync(os.path.lexists, path):
         raise NameTaken(f"{path} exists already; a backup is written into a new file")
     await desk.prepare_to_seal()
-    found = await desk.store.list()
-    note = BackupNote(created_at=desk.clock.now(), connectors=len(found) + len(found.damaged), version=version)
-    async with _scratch(path) as image, _scratch(path) as draft:
+    async with _scratch(store.path) as image, _scratch(path) as draft:  # what is not sealed stays beside the store
+        now = desk.clock.now()
         await store.snapshot(image)
+        async with store.reading(image) as copy:
+            found = await copy.list()
+        note = BackupNote(created_at=now, connectors=len(found) + len(found.damaged), version=version)
         await anyio.to_thread.run_sync(_seal, desk, note, image, draft, path)
     return note
 
@@ -77,7 +86,10 @@ async def check(desk: Desk, backup: Path | None) -> Report:
 
 async def _look(desk: Desk, store: Store) -> Report:
     problems = list(await store.check()) if isinstance(store, Portable) else []
-    found = await store.list()
+    try:
+        found = await store.list()
+    except StoreCorrupt as error:
+        return Report(connectors=0, problems=tuple(dict.fromkeys((*problems, error.message))))
     problems += [error.message for error in found.damaged]
     for connector in found:
         try:
@@ -100,20 +112,32 @@ async def _opened(desk: Desk, path: Path, scratch: Path) -> AsyncGenerator[tuple
         note = await anyio.to_thread.run_sync(_unseal, desk, path, image)
         try:
             yield note, image
-        finally:
-            for suffix in ("-wal", "-shm"):
-                image.with_name(image.name + suffix).unlink(missing_ok=True)
+        except (StoreCorrupt, StoreTooNew) as error:
+            told = error.message.replace(f"the store {image}", str(image)).replace(str(image), f"the backup {path}")
+            problem = type(error)(told)
+        else:
+            return
+        raise problem
 
 
 @asynccontextmanager
 async def _scratch(path: Path) -> AsyncGenerator[Path, None]:
-    """The name of a file beside that one, which is gone afterwards."""
-    file = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    """The name of a file beside that one, which is gone afterwards; what killed processes left goes first."""
+    await anyio.to_thread.run_sync(_sweep, path.parent)
+    file = path.with_name(f".mooring-{secrets.token_hex(8)}")
     try:
         yield file
     finally:
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with suppress(OSError):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if SCRATCH.fullmatch(file.name) and time.time() - file.stat().st_mtime > STALE_SECONDS:
+                file.unlink(missing_ok=True)
 
 
 def _seal(desk: Desk, note: BackupNote, image: Path, draft: Path, path: Path) -> None:
@@ -125,10 +149,10 @@ def _seal(desk: Desk, note: BackupNote, image: Path, draft: Path, path: Path) ->
             os.fsync(sink.fileno())
         _put(draft, path)
     except OSError as error:
-        reason = error.strerror
+        reason = error.strerror or type(error).__name__
     else:
         return
-    raise StoreUnavailable(f"the backup {path} cannot be written: {reason}")
+    raise StoreUnavailable(f"the backup {path} cannot be written: {reason}; choose another place, or free some space")
 
 
 def _put(draft: Path, path: Path) -> None:
@@ -138,20 +162,24 @@ def _put(draft: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without links
-        if path.exists():
+        if os.path.lexists(path):
             raise
         draft.rename(path)
 
 
 def _unseal(desk: Desk, path: Path, image: Path) -> BackupNote:
+    failed = f"the backup {path} cannot be read"
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file")  # a pipe would be waited for
         with path.open("rb") as source:
             note, chunks = read_backup(desk.vault, source, str(path))
+            failed = f"the backup {path} cannot be unpacked in {image.parent}"
             fd = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "wb") as sink:
                 sink.writelines(chunks)
     except OSError as error:
-        problem = StoreUnavailable(f"the backup {path} cannot be read: {error.strerror}")
+        problem = StoreUnavailable(f"{failed}: {error.strerror or type(error).__name__}")
     else:
         return note
     raise problem

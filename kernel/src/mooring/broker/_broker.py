@@ -19,7 +19,7 @@ from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, UnsupportedResource
+from mooring.errors import BrokerClosed, RecordDamaged, UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted
 from mooring.registry import Plugin, Registry
@@ -269,12 +269,19 @@ class Broker:
         """
         named: set[str] | None = None
         if connectors is not None:
-            named = {one.id if isinstance(one, Connector) else (await self._desk.find(one)).id for one in connectors}
+            named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
         found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
         if named is not None:
-            found = Connectors(one for one in found if one.id in named)
+            damaged = (one for one in found.damaged if one.id in named)
+            found = Connectors((one for one in found if one.id in named), damaged)
         async with _discover.discover(self._desk, found, resource_type, resource_id) as replies:
             yield replies
+
+    async def _id(self, name: str) -> str:
+        try:
+            return (await self._desk.find(name)).id
+        except RecordDamaged as error:  # its failure is shown beside the others' replies
+            return error.id
 
     # -- credentials ----------------------------------------------------------------------------------------------
 
@@ -448,5 +455,6 @@ class Broker:
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""
         if self._rooms is not None:
-            self._rooms[0].lifespans.close()
+            if self._process == os.getpid():
+                self._rooms[0].lifespans.close()
             self._rooms = None

@@ -155,18 +155,19 @@ class Desk:
 
     async def write(self, write: Callable[[Connector], Awaitable[None]], connector: Connector) -> Connector:
         """Store a sealed connector; wrapped anew, if its master key was retired by another process meanwhile."""
-        try:
-            await write(connector)
-        except KeyRetired:
-            if connector.sealed is None:
-                raise
-            self.vault.reload()
-            await self.prepare_to_seal()
-            connector = msgspec.structs.replace(connector, sealed=self.vault.rewrap(bound(connector), connector.sealed))
-        else:
-            return connector
-        await write(connector)
-        return connector
+        while True:
+            try:
+                await write(connector)
+            except KeyRetired:
+                self.vault.reload()
+                if connector.sealed is None or connector.sealed.key_id == self.vault.keys[0].id:
+                    raise  # there is no newer one
+                await self.prepare_to_seal()
+                await self.fetch(connector.sealed.key_id)
+                sealed = self.vault.rewrap(bound(connector), connector.sealed)
+                connector = msgspec.structs.replace(connector, sealed=sealed)
+            else:
+                return connector
 
     async def open(self, connector: Connector) -> dict[str, Secret]:
         """The connector's secrets.
@@ -251,9 +252,12 @@ class Desk:
         method = route.auth_method(connector.auth_method)
         self.permit(method)
         if connector.expired(self.clock.now()):
+            secrets = sorted(connector.sealed.fields) if connector.sealed else ()
+            fields = "".join(f" --{name.replace('_', '-')} @FILE" for name in secrets)
             raise ConnectorExpired(
                 f"the credentials of connector {connector.name!r} expired at "
-                f"{connector.expires_at:%Y-%m-%d %H:%M:%SZ}; renew them: mooring connector update {connector.name}"
+                f"{connector.expires_at:%Y-%m-%d %H:%M:%SZ}; "
+                f"renew them: mooring connector update {connector.name}{fields}"
             )
         with guard(route, "lifespan"):
             shared = await self.lifespans.shared(route)
@@ -301,11 +305,15 @@ def within(budget: timedelta, what: str) -> Generator[anyio.CancelScope, None, N
 def guard(route: Route, hook: str) -> Generator[None, None, None]:
     """Name the plugin where it raises what is not in the contract.
 
-    The foreign error's text and cause are dropped, since it may quote a secret; where it was raised is kept.
+    The foreign error's text and cause are dropped, since it may quote a secret; where it was raised is kept. So is what
+    hangs on an error of ours that the plugin made: its causes and notes are foreign.
     """
     try:
         yield
-    except (MooringError, KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except MooringError as error:
+        _unchain(error)
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit and the panics of extensions too
         if _is_cancellation(error):
@@ -317,9 +325,18 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
         reason = f"{type(error).__name__} at {place}"
     else:
         return
-    raise BrokenPlugin(
+    problem = BrokenPlugin(
         f"the plugin {route.type.name!r} of {route.distribution} failed in {hook}: {reason}; report it to its author"
-    ) from None
+    )
+    try:
+        raise problem
+    finally:
+        _unchain(problem)  # here the foreign error is still being handled: by who called this generator
+
+
+def _unchain(error: MooringError) -> None:
+    error.__cause__ = error.__context__ = None
+    vars(error).pop("__notes__", None)
 
 
 def _is_cancellation(error: BaseException) -> bool:
@@ -333,8 +350,12 @@ def checked(route: Route, hook: str, value: Any, kind: type[T]) -> T:
     """What a hook gave, if it is of the contract's kind."""
     if isinstance(value, kind):
         return value
+    given, value = (
+        type(value).__name__,
+        None,
+    )  # it may be a vendor's answer, with secrets: no frame of an error holds it
     raise BrokenPlugin(
-        f"the plugin {route.type.name!r} of {route.distribution} gave a {type(value).__name__} from {hook}, "
+        f"the plugin {route.type.name!r} of {route.distribution} gave a {given} from {hook}, "
         f"not a {kind.__name__}; report it to its author"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import anyio
 import msgspec
 
-from mooring.broker._desk import Desk, Target, checked, doing, guard, within
+from mooring.broker._desk import Desk, Target, bound, checked, doing, guard, within
 from mooring.broker._undo import undo
 from mooring.cache import Key
 from mooring.credentials import Credentials, Issued, restore, reveal
@@ -50,10 +51,15 @@ class Wish(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """What a wish comes to: under what its credentials are kept, and what the reply says of its ttl."""
+    """What a wish comes to: under what its credentials are kept, what the reply says, and when the connector ends."""
 
     key: Key
     note: str | None
+    """What became of the wished ttl."""
+    connector: str
+    """Its name now, which may have changed since they were issued."""
+    expires_at: datetime | None
+    expires_skew: timedelta
 
 
 class Issuer:
@@ -77,8 +83,8 @@ class Issuer:
         if self._desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             return None
         known = self._resolved.get(wish)
-        issued = self._desk.cache.peek(known.key) if known is not None else None
-        return _reply(issued, consumer, known.note, cached=True) if issued and known else None
+        issued = self._at_hand(known) if known is not None else None
+        return _reply(issued, consumer, known, cached=True) if issued and known else None
 
     async def issue(self, wish: Wish, consumer: str) -> Issued:
         """What is fresh, or made now by the vendor."""
@@ -86,13 +92,16 @@ class Issuer:
         if desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             await self._sync()
         known = self._resolved.get(wish)
-        if known is not None and (issued := desk.cache.peek(known.key)):
-            return _reply(issued, consumer, known.note, cached=True)
+        if known is not None and (issued := self._at_hand(known)):
+            return _reply(issued, consumer, known, cached=True)
         generation = self._generation
         connector = await desk.find(wish.connector)
         with doing("issue", connector, wish.resource_id):
             route = desk.registry.route(connector.type)
-            key, note = self._resolve(connector, route, wish)
+            known = self._resolve(connector, route, wish)
+        key = known.key
+        if connector.expired(desk.clock.now()):
+            return await self._make(connector, route, key, consumer)  # which refuses, and says so on the bus
         made: Issued | None = None
 
         async def make() -> Issued:
@@ -102,7 +111,9 @@ class Issuer:
 
         try:
             with within(desk.budgets.issue + WAIT_LONGER, "the vendor's answer, to us or to who asked before us,"):
-                issued = await desk.cache.get(key, make)
+                # the machine's own identity depends on a process's environment, which others do not share
+                implicit = route.auth_method(connector.auth_method).implicit
+                issued = await desk.cache.get(key, make, share=not implicit)
         except Overdue:
             older = desk.cache.valid(key)
             if older is None:
@@ -111,20 +122,26 @@ class Issuer:
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
-            self._resolved[wish] = Resolved(key, note)
-        return _reply(issued, consumer, note, cached=issued is not made)
+            self._resolved[wish] = known
+        return _reply(issued, consumer, known, cached=issued is not made)
 
     async def explain(self, wish: Wish, consumer: str) -> Explanation:
         """What `issue` would ask of the vendor, without asking."""
         connector = await self._desk.find(wish.connector)
         with doing("explain", connector, wish.resource_id):
             route = self._desk.registry.route(connector.type)
-            key, _ = self._resolve(connector, route, wish)
+            key = self._resolve(connector, route, wish).key
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
             config = await self._desk.open_config(connector, route)
             with guard(route, "explain"):
                 return checked(route, "explain", route.explain(config, _request(connector, key, consumer)), Explanation)
+
+    def _at_hand(self, known: Resolved) -> Issued | None:
+        ends = known.expires_at
+        if ends is not None and ends - self._desk.clock.now() <= known.expires_skew:  # as `Connector.expired`
+            return None
+        return self._desk.cache.peek(known.key)
 
     async def _sync(self) -> None:
         """See whether anybody has changed the store."""
@@ -159,7 +176,8 @@ class Issuer:
         method = route.auth_method(connector.auth_method)
         self._desk.permit(method)
         key = _key(connector, method, target, wish)
-        return Resolved(key, _note(method, wish.ttl or connector.ttl, key.ttl))
+        note = _note(method, wish.ttl or connector.ttl, key.ttl)
+        return Resolved(key, note, connector.name, connector.expires_at, connector.expires_skew)
 
     async def _make(self, connector: Connector, route: Route, key: Key, consumer: str) -> Issued:
         desk = self._desk
@@ -213,8 +231,10 @@ class Issuer:
             with within(self._desk.budgets.issue, "the vendor's answer"):
                 async with self._desk.session(connector, route, request.consumer, undoing) as session:
                     with guard(route, "issue_credentials"):
-                        issued = await route.issue_credentials(session, request)
-                        return _sound(route, checked(route, "issue_credentials", issued, Credentials))
+                        hook = "issue_credentials"  # what it gives is in no variable here, as it may not be sealed
+                        return _sound(
+                            route, checked(route, hook, await route.issue_credentials(session, request), Credentials)
+                        )
         finally:
             if undoing.left:
                 with anyio.move_on_after(UNDO_SECONDS, shield=True):  # what is left then, the sweep undoes
@@ -228,24 +248,38 @@ def _sound(route: Route, credentials: Credentials) -> Credentials:
     if ends is None or (isinstance(ends, datetime) and ends.tzinfo is not None):
         with suppress(ValueError, NotImplementedError, TypeError):
             return restore(reveal(credentials), route.kinds)
+    kind = type(credentials).__name__
+    del credentials
     raise BrokenPlugin(
-        f"the plugin {route.type.name!r} of {route.distribution} issued {type(credentials).__name__} with a field that "
+        f"the plugin {route.type.name!r} of {route.distribution} issued {kind} with a field that "
         "is not of its type, or of a kind that it does not declare; report it to its author"
     )
 
 
-def _reply(issued: Issued, consumer: str, note: str | None, *, cached: bool) -> Issued:
+def _reply(issued: Issued, consumer: str, known: Resolved, *, cached: bool) -> Issued:
     credentials = issued.credentials
-    if note is not None:
-        credentials = msgspec.structs.replace(credentials, clamped=(note, *credentials.clamped))
-    return msgspec.structs.replace(issued, consumer=consumer, cached=cached, credentials=credentials)
+    if known.note is not None:
+        credentials = msgspec.structs.replace(credentials, clamped=(known.note, *credentials.clamped))
+    return msgspec.structs.replace(
+        issued, connector=known.connector, consumer=consumer, cached=cached, credentials=credentials
+    )
+
+
+def fingerprint(connector: Connector) -> str:
+    """Tells apart the configurations of a connector under which different credentials would be issued.
+
+    It is of what the seal binds and of the sealed fields, so it changes with every secret, but neither with a label or
+    a text nor when the master key does.
+    """
+    sealed = sorted(connector.sealed.fields.items()) if connector.sealed else None
+    return hashlib.sha256(msgspec.json.encode((bound(connector), sealed))).hexdigest()
 
 
 def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish) -> Key:
     ttl = method.lifetime.clamp(wish.ttl or connector.ttl) if method.lifetime else None
     return Key(
         connector_id=connector.id,
-        version=connector.version,
+        fingerprint=fingerprint(connector),
         resource_type=target.resource_type,
         resource_id=target.resource_id,
         access=wish.access,

@@ -8,18 +8,19 @@ cut short is finished by the next rotation.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Literal
 
 import anyio
+import msgspec
 
 from mooring.broker._desk import Desk, bound
-from mooring.errors import ConfigError, MooringError, VaultError
+from mooring.errors import ConfigError, MooringError, StoreConflict, VaultError
 from mooring.events import KeyRotated
 from mooring.store import KeyRecord, Rewrapped
-from mooring.types import Struct
+from mooring.types import Sealed, Struct
 from mooring.vault import KeyRing, MasterKey, Place
 
 BATCH = 100
@@ -59,6 +60,7 @@ class Rotation(Struct):
 
 async def status(desk: Desk) -> list[KeyStatus]:
     """Every master key that is at hand or that the store knows of, the active one first."""
+    desk.vault.reload()
     at_hand = {key.id: key for key in desk.vault.keys} if desk.vault.ready() else {}
     known = {key.id: key for key in await desk.store.keys()}
     uses = await desk.store.key_uses()
@@ -94,23 +96,18 @@ async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] 
     """Make a new key and wrap everything under it, or finish what an earlier rotation began; see the module."""
     async with _alone(desk) as ring:
         desk.vault.reload()
-        uses = await desk.store.key_uses()
-        if uses or desk.vault.ready():
+        done = None
+        if await desk.store.key_uses() or desk.vault.ready():
             await desk.prepare_to_seal()
-        resumed = any(key_id != desk.vault.keys[0].id for key_id in uses)
-        if not resumed:
+            if desk.vault.keys[0].id not in await _retired(desk):
+                done = await _finish(desk, progress)
+        if done is None or not done.resumed:
             await _new_key(desk, ring, place)
-        for key in desk.vault.keys:
-            await desk.note_key(key)
-        active = desk.vault.keys[0].id
-        rewrapped, problems = await _rewrap(desk, active, progress)
+            await desk.prepare_to_seal()
+            done = msgspec.structs.replace(await _finish(desk, progress), resumed=False)
         at = desk.clock.now()
-        old = [key.id for key in await desk.store.keys() if key.id != active and key.retired_at is None]
-        retired = tuple([key_id for key_id in old if await desk.store.retire_key(key_id, at)])
-        desk.bus.publish(KeyRotated(at=at, key_id=active, rewrapped=rewrapped, retired=len(retired)))
-        return Rotation(
-            key_id=active, resumed=resumed, rewrapped=rewrapped, retired=retired, problems=tuple(sorted(problems))
-        )
+        desk.bus.publish(KeyRotated(at=at, key_id=done.key_id, rewrapped=done.rewrapped, retired=len(done.retired)))
+        return done
 
 
 async def prune(desk: Desk) -> list[str]:
@@ -118,43 +115,105 @@ async def prune(desk: Desk) -> list[str]:
     async with _alone(desk) as ring:
         if ring is None:
             raise ConfigError("the master keys are the host's; take the retired ones out of MOORING_MASTER_KEY")
-        uses = await desk.store.key_uses()
-        retired = [key.id for key in await desk.store.keys() if key.retired_at is not None and not uses.get(key.id)]
+        desk.vault.reload()
+        needed = {*await desk.store.key_uses(), *(key.id for key in desk.vault.keys[:1])}
+        retired = [key_id for key_id in await _retired(desk) if key_id not in needed]
         return await anyio.to_thread.run_sync(ring.remove, retired)
+
+
+async def _retired(desk: Desk) -> list[str]:
+    return [key.id for key in await desk.store.keys() if key.retired_at is not None]
 
 
 async def _new_key(desk: Desk, ring: KeyRing | None, place: Place) -> None:
     if ring is None:
         raise ConfigError(
-            "everything is sealed under the first key of MOORING_MASTER_KEY; to rotate, put a new one before it, "
+            "the first key of MOORING_MASTER_KEY is not a new one; to rotate, put a new one before it, "
             "as in new:...,old:..., and run this again"
         )
     await anyio.to_thread.run_sync(ring.add, place)
     desk.vault.reload()
 
 
-async def _rewrap(desk: Desk, active: str, progress: Callable[[int, int], None] | None) -> tuple[int, set[str]]:
-    """Wrap every record under the active key, again and again until none is left that can be: others write too."""
-    done, problems = 0, set[str]()
+async def _finish(desk: Desk, progress: Callable[[int, int], None] | None) -> Rotation:
+    """Wrap every record under the active key and retire all others, until none is left that can be: others write too.
+
+    A record that another process seals under an old key between the two keeps that key from being retired, and is
+    found by the next pass. It ends with a pass that found nothing to wrap, though a key is still needed.
+    """
+    active = desk.vault.keys[0].id
+    await _note_others(desk)
+    rewrapped, retired, refused = 0, list[str](), False
     while True:
-        stale = [one for one in await desk.store.list() if one.sealed and one.sealed.key_id != active]
+        made, problems = await _rewrap(desk, active, rewrapped, progress)
+        rewrapped += made
+        old = [key.id for key in await desk.store.keys() if key.id != active and key.retired_at is None]
+        gone = [key_id for key_id in old if await desk.store.retire_key(key_id, desk.clock.now())]
+        retired += gone
+        if len(gone) == len(old) or (refused and not made):
+            return Rotation(
+                key_id=active,
+                resumed=bool(rewrapped or retired),
+                rewrapped=rewrapped,
+                retired=tuple(retired),
+                problems=tuple(sorted(problems)),
+            )
+        refused = True
+
+
+async def _note_others(desk: Desk) -> None:
+    """Have the store know the other keys, to retire them; one that cannot be had opens nothing, which is told then.
+
+    Of keys that the host gives, one that nothing is under may be the next one, and is left alone.
+    """
+    known = {key.id for key in await desk.store.keys()}
+    uses = await desk.store.key_uses()
+    for key in desk.vault.keys:
+        if key.id not in known and (desk.vault.ring or key.id in uses):
+            with suppress(VaultError):
+                await desk.note_key(key)
+
+
+async def _rewrap(
+    desk: Desk, active: str, before: int, progress: Callable[[int, int], None] | None
+) -> tuple[int, set[str]]:
+    """Wrap what is not under the active key, until a look finds nothing that can be; how many, and why others not."""
+    made, tried = 0, dict[str, Sealed]()
+    while True:
+        connectors = await desk.store.list()
+        stale = [(one, one.sealed) for one in connectors if one.sealed and one.sealed.key_id != active]
+        problems = {error.message for error in connectors.damaged}
+        closed = await _closed(desk, {sealed.key_id for _, sealed in stale})
         changes: list[Rewrapped] = []
-        problems.clear()
-        for connector in stale:
-            assert connector.sealed is not None  # noqa: S101  for the type checker
+        for connector, sealed in stale:
             try:
-                await desk.fetch(connector.sealed.key_id)
-                sealed = desk.vault.rewrap(bound(connector), connector.sealed)
+                if error := closed.get(sealed.key_id):
+                    raise error
+                if tried.get(connector.id) == sealed:
+                    raise StoreConflict("the store does not take the new seal; set one of its secrets anew")
+                wrapped = desk.vault.rewrap(bound(connector), sealed)
             except MooringError as error:
                 problems.add(f"{connector.name}: {error.message}")
-                continue
-            changes.append(Rewrapped(connector=connector, sealed=sealed))
+            else:
+                tried[connector.id] = sealed
+                changes.append(Rewrapped(connector=connector, sealed=wrapped))
         if not changes:
-            return done, problems
+            return made, problems
         for start in range(0, len(changes), BATCH):
-            done += await desk.store.rewrap(changes[start : start + BATCH])
+            made += await desk.store.rewrap(changes[start : start + BATCH])
             if progress is not None:
-                progress(done, len(changes))
+                progress(before + made, before + len(changes))
+
+
+async def _closed(desk: Desk, key_ids: Collection[str]) -> dict[str, VaultError]:
+    """Why keys cannot be had; each is asked for once, since the OS keyring may take a while."""
+    closed: dict[str, VaultError] = {}
+    for key_id in key_ids:
+        try:
+            await desk.fetch(key_id)
+        except VaultError as error:
+            closed[key_id] = error
+    return closed
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from mooring.broker._desk import Desk, bound, checked, doing, guard, within
+from mooring.broker._issue import fingerprint
 from mooring.broker._undo import undo
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
@@ -106,7 +107,8 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
             identity = await verify(desk, draft)
             draft = msgspec.structs.replace(draft, expires_at=draft.expires_at or identity.expires_at)
         draft = await desk.write(desk.store.replace, draft)
-    desk.cache.forget(connector.id)
+    if fingerprint(draft) != fingerprint(connector):
+        await desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft)))
     return draft
 
@@ -117,7 +119,7 @@ async def delete(desk: Desk, connector: Connector) -> None:
         if made := await desk.store.undos(connector_id=connector.id):
             await undo(desk, made)
         await desk.store.delete(connector)
-    desk.cache.forget(connector.id)
+    await desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorDeleted(at=desk.clock.now(), **_about(connector)))
 
 

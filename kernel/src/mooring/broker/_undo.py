@@ -15,7 +15,7 @@ import msgspec
 
 from mooring.broker._desk import Desk, doing, guard, within
 from mooring.errors import MooringError
-from mooring.events import UndoFailed, Undone
+from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import UndoEntry
 
 PAUSE = timedelta(minutes=1)
@@ -90,10 +90,10 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
         due = desk.clock.now() + later
         await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
         kind, message = type(error).__name__, error.message
-        desk.bus.publish(UndoFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
+        desk.bus.publish(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
         return False
     await desk.store.drop_undo(entry.id)
-    desk.bus.publish(Undone(at=desk.clock.now(), **about))
+    desk.bus.publish(RemovalFinished(at=desk.clock.now(), **about))
     return True
 
 
@@ -101,7 +101,7 @@ async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
     """Nobody can reach it any more: its connector was deleted."""
     await desk.store.drop_undo(entry.id)
     message = "its connector is gone; remove it by hand"
-    failed = UndoFailed(
+    failed = RemovalFailed(
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
     )
     desk.bus.publish(failed)

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
-from mooring.cli._edge import EXIT_CODES, Run, guarded
+from mooring.cli._edge import EXIT_CODES, UNHEARD, Run, guarded
 from mooring.cli._lazy import LazyGroup, debug_option
-from mooring.cli._output import say
+from mooring.cli._output import say, width
+from mooring.cli._process import begin
+from mooring.errors import InvalidConfig
 
 OURS = {
     "service-connector": "_connectors:group",
@@ -41,14 +43,32 @@ class App(LazyGroup):
     """`mooring`."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
-        """Run and exit with the code that it ends in."""
-        run = Run()
-        extra["standalone_mode"] = False
-        sys.exit(guarded(run, lambda: super(App, self).main(args, prog_name or "mooring", obj=run, **extra)))
+        """Run within a process of somebody else's, and exit with the code that it ends in."""
+        sys.exit(self.run(args, Run(), prog_name=prog_name, **extra))
+
+    def run(self, args: Sequence[str] | None, run: Run, **extra: Any) -> int:
+        """Run; the exit code that it ends in."""
+        extra |= {"prog_name": extra.get("prog_name") or "mooring", "standalone_mode": False}
+        given, stdout = sys.argv[1:] if args is None else args, sys.stdout
+
+        def work() -> Any:
+            width()  # of a MOORING_COLUMNS that is none, before anything is done
+            _check_text(given)
+            code = super(App, self).main(list(given), obj=run, **extra)
+            sys.stdout.flush()
+            return code
+
+        code = guarded(run, work)
+        return code if sys.stdout is stdout else UNHEARD  # click puts another in its place when its reader has gone
 
     def invoke(self, ctx: click.Context) -> None:
         """Call the command; what it returns is no exit code."""
-        super().invoke(ctx)
+        try:
+            super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                raise  # click begins a new line
+            raise click.Abort from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Ours, then those of plugins."""
@@ -61,6 +81,7 @@ class App(LazyGroup):
     @cached_property
     def _others(self) -> dict[str, click.Command]:
         """The commands of system plugins; a broken plugin costs a warning and its own commands."""
+        begin()  # what they do is their own
         from mooring.registry import SystemPlugins
 
         system = SystemPlugins()
@@ -81,6 +102,14 @@ class App(LazyGroup):
                 else:
                     found[name] = command
         return found
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse what the operating system hands over as bytes that are no text: it could not be stored or shown."""
+    for number, one in enumerate(arguments, 1):
+        if not one.isascii() and any("\ud800" <= character <= "\udfff" for character in one):
+            encoding = sys.getfilesystemencoding()
+            raise InvalidConfig(f"argument {number} is not text in the encoding of this locale ({encoding})")
 
 
 def make_app() -> App:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mooring.cli._output import say
+from mooring.cli._process import begin
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -26,25 +27,32 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     Raises:
         KeyboardInterrupt: after the broker has closed, when interrupted.
     """
-    import anyio
-
     from mooring.assembly import open_broker, settings_from
+    from mooring.cli._loop import run_interruptible
 
     settings = settings_from()
-    needed = any("://" in (place or "") for place in (settings.store, settings.master_key))
+    places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
+    needed = any("://" in (place or "") for place in places)
 
     async def main() -> T:
         options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
         async with open_broker(**options, system_plugins=() if alone and not needed else None) as broker:
             return await work(broker)
 
+    begin()
     with _quiet(run):
-        return anyio.run(main)
+        return run_interruptible(main)
 
 
 @contextmanager
 def _quiet(run: Run) -> Generator[None, None, None]:
-    """What libraries log, and what fails where nobody can catch it, may quote anything: --debug shows it, masked."""
+    """What libraries log, and what fails where nobody can catch it, may quote anything: --debug shows it, masked.
+
+    Where the process is ours it stays so to its very end, which some write their last words at.
+    """
+    if run.hushed:
+        yield
+        return
     import logging
     import sys
     import threading
@@ -52,20 +60,28 @@ def _quiet(run: Run) -> Generator[None, None, None]:
     class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if run.debug:
-                say(run.mask(f"{record.name}: {record.getMessage()}"))
+                with suppress(Exception):  # half of the interpreter may be gone
+                    say(run.mask(f"{record.name}: {record.getMessage()}"))
 
     def failed(args: Any) -> None:
         if run.debug and args.exc_value is not None:
-            run.trace(args.exc_value)
+            with suppress(Exception):
+                run.trace(args.exc_value)
 
     handler = Shown(logging.WARNING)
+    logging.lastResort = (
+        logging.NullHandler()
+    )  # for good: tasks that nobody awaited are told of as the interpreter goes
     before = threading.excepthook, sys.unraisablehook
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(capture=True)
     threading.excepthook = sys.unraisablehook = failed
+    run.hushed = True
     try:
         yield
     finally:
-        logging.captureWarnings(capture=False)
-        logging.getLogger().removeHandler(handler)
-        threading.excepthook, sys.unraisablehook = before
+        if not run.lasting:
+            logging.captureWarnings(capture=False)
+            logging.getLogger().removeHandler(handler)
+            threading.excepthook, sys.unraisablehook = before
+            run.hushed = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mooring.cli._lazy import command
+from mooring.cli._output import put
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -26,7 +27,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"this version of click has no completion for {shell}", ctx)
-    click.echo(kind(ctx.find_root().command, {}, "mooring", "_MOORING_COMPLETE").source())
+    put(kind(ctx.find_root().command, {}, "mooring", "_MOORING_COMPLETE").source())
 
 
 def complete_type(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

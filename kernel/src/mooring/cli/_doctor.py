@@ -18,7 +18,7 @@ from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import command
 from mooring.cli._output import Bad, Table, emit, output_option, say
 from mooring.cli._values import counted, remaining
-from mooring.errors import MooringError, VaultError
+from mooring.errors import MooringError, StoreError, VaultError
 from mooring.types import Connector, Struct
 
 if TYPE_CHECKING:
@@ -63,23 +63,25 @@ def doctor(run: Run, /, offline: bool, output: str) -> None:
 
 
 def _key(settings: Settings) -> Check:
-    from mooring.vault import key_file, parse_keys
+    from mooring.assembly import open_vault
+    from mooring.registry import SystemPlugins
 
-    text, file = settings.master_key, settings.key_file
+    text = settings.master_key.reveal() if settings.master_key else None
+    vault = open_vault(settings, SystemPlugins(()))
     if text is not None and "://" in text:
         scheme = text.partition(":")[0]
         return Check(
             check="master key", status="ok", detail=f"from the plugin that serves {scheme}://, asked when needed"
         )
     try:
-        if text is None and not file.exists():
-            return Check(check="master key", status="ok", detail=f"none yet; {file} is made with the first secret")
-        keys = key_file(file) if text is None else parse_keys(text, "MOORING_MASTER_KEY")
-    except (VaultError, OSError) as error:
-        problem = error.message if isinstance(error, VaultError) else f"{file} cannot be looked at: {error.strerror}"
-        return Check(check="master key", status="fail", detail=problem)
-    names = ", ".join(key.id for key in keys)
-    return Check(check="master key", status="ok", detail=f"{names} from {keys[0].source}")
+        if not vault.ready():
+            detail = f"none yet; {settings.key_file} is made with the first secret"
+            return Check(check="master key", status="ok", detail=detail)
+        vault.fetch()
+    except VaultError as error:
+        return Check(check="master key", status="fail", detail=error.message)
+    names = ", ".join(key.id for key in vault.keys)
+    return Check(check="master key", status="ok", detail=f"{names} from {vault.keys[0].source}")
 
 
 def _modes(settings: Settings) -> list[Check]:
@@ -124,29 +126,27 @@ def _plugins() -> Iterator[Check]:
 
 
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
-    connectors = await broker.list()
+    report = await broker.check()
+    seals = [one for one in report.problems if one.startswith("connector ")]
+    others = [one for one in report.problems if one not in seals]
     place = "a plugin's store" if settings.store else str(settings.store_file)
-    checks = [
-        Check(check="store", status="ok", detail=f"{place}, {counted(len(connectors), 'connector')}"),
-        await _seals(broker, connectors),
-        _clock(connectors),
-    ]
+    detail = "; ".join(others) or f"{place}, {counted(report.connectors, 'connector')}"
+    store = Check(check="store", status="fail" if others else "ok", detail=detail)
+    try:
+        connectors = await broker.list()
+    except StoreError:  # the report tells
+        return [store]
+    checks = [store, _seals(seals, report.connectors), _clock(connectors)]
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
     return [*checks, *await _connectors(run, broker, connectors)]
 
 
-async def _seals(broker: Broker, connectors: list[Connector]) -> Check:
+def _seals(problems: list[str], count: int) -> Check:
     """Whether the master key at hand opens every connector: a lost or wrong one shows here, without a vendor."""
-    problems: list[str] = []
-    for connector in connectors:
-        try:
-            await broker.secrets(connector.id)
-        except VaultError as error:
-            problems.append(error.message)
     if problems:
-        return Check(check="seals", status="fail", detail=f"{len(problems)} of {len(connectors)} closed: {problems[0]}")
-    return Check(check="seals", status="ok", detail=f"{counted(len(connectors), 'connector')} opened")
+        return Check(check="seals", status="fail", detail=f"{len(problems)} of {count} closed: {problems[0]}")
+    return Check(check="seals", status="ok", detail=f"{counted(count, 'connector')} opened")
 
 
 def _clock(connectors: list[Connector]) -> Check:

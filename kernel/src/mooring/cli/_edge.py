@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ import click
 
 from mooring.cli._masking import Masking
 from mooring.cli._output import say
+from mooring.cli._process import INTERRUPTED
 from mooring.errors import ConfigError, MooringError, PluginError, StoreError, VaultError, VendorError
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What a write fails with. That of a store or a key is their room's error; a file that is open already is stdout."""
-UNEXPECTED, USAGE, FAILED, INTERRUPTED = 1, 2, 7, 130
+UNEXPECTED, USAGE, FAILED, UNHEARD = 1, 2, 7, 141
 CODES: tuple[tuple[type[MooringError], int], ...] = (
     (ConfigError, USAGE),
     (PluginError, 3),
@@ -33,15 +35,20 @@ Exit codes:
   5    the store cannot be used
   6    a secret cannot be sealed or opened
   7    every connector failed (list-resources), or a check did (doctor)
-  130  interrupted, or a question was answered with no"""
+  130  interrupted, or a question was answered with no
+  141  whoever read stdout has gone, as in: mooring ... | head -1"""
 
 
 class Run:
     """One run of the command line: what was asked for globally, and the secrets that it has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lasting: bool = False) -> None:
         self.debug = False
         self.mask = Masking()
+        self.lasting = lasting
+        """Whether the process ends with it."""
+        self.hushed = False
+        """Whether what libraries log is held back."""
 
     def told(self, error: MooringError) -> str:
         """An error in one line."""
@@ -53,7 +60,8 @@ class Run:
         import traceback
 
         text = "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format())
-        click.echo(self.mask(text), err=True, nl=False)
+        for line in self.mask(text).splitlines():
+            say(line)
 
 
 def guarded(run: Run, work: Callable[[], Any]) -> int:
@@ -63,6 +71,8 @@ def guarded(run: Run, work: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
         return INTERRUPTED
+    except BrokenPipeError:
+        return UNHEARD
     except BaseException as error:  # noqa: BLE001  this is the edge; SystemExit may hold a text too, which is not shown
         code = error.code if isinstance(error, SystemExit) else None
         return code if isinstance(code, int) else _report(run, error)
@@ -73,7 +83,7 @@ def _report(run: Run, error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
-        click.echo(error.format_message(), err=True)
+        click.echo(error.format_message(), file=sys.stderr)
         return USAGE
     if isinstance(error, click.ClickException):
         say(f"Error: {run.mask(_usage(error))}")

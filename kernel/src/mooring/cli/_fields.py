@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mooring.cli._masking import Masking
@@ -128,6 +129,12 @@ def values(given: Given, source: Source, mask: Masking) -> dict[str, Any]:
         elif field.name in found:
             raise InvalidConfig(f"field {field.name!r} was given twice", field=field.name)
         else:
-            found[field.name] = Secret(str(value)) if field.secret else value
-            mask.learn(found[field.name]) if field.secret else None
+            found[field.name] = _secret(field, str(value), mask) if field.secret else value
     return found
+
+
+def _secret(field: ConfigField, text: str, mask: Masking) -> Secret:
+    mask.learn(text)
+    with suppress(ValueError):
+        return Secret(text)
+    raise InvalidConfig(f"field {field.name!r} is not valid Unicode; write it in UTF-8", field=field.name)

@@ -14,13 +14,13 @@ from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_connector, complete_format, complete_resource_type
 from mooring.cli._edge import Run
 from mooring.cli._lazy import command
-from mooring.cli._output import Table, Title, emit, encoded, output_option, say
+from mooring.cli._output import Table, Title, emit, encoded, output_option, put, say
 from mooring.cli._values import to_span
 from mooring.credentials import Issued, kind_of, reveal
 from mooring.errors import InvalidConfig, UnknownConnectorType
 from mooring.hookspecs import Explanation, RenderRequest
 from mooring.registry import Registry, Route
-from mooring.types import ACCESSES, Access
+from mooring.types import ACCESSES, Access, Secret
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -82,10 +82,12 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
 
     async def work(broker: Broker) -> tuple[Issued, str]:
         issued = await broker.issue(name, access=access, ttl=ttl, **wish)
+        values = [getattr(issued.credentials, field) for field in issued.credentials.__struct_fields__]
+        run.mask.learn(*(one for one in values if isinstance(one, Secret)))
         return issued, _written(broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
-    click.echo(text.rstrip("\n"))
+    put(text.rstrip("\n"))
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mooring.cli._values import counted
 from mooring.errors import InvalidConfig, suggest
 
 Places = Mapping[str, str]
@@ -44,6 +45,14 @@ class Command(click.Command):
     def __init__(self, name: str | None, context_settings: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(name, context_settings=CONTEXT | (context_settings or {}), **kwargs)
         self.params.append(debug_option(hidden=True))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what is too much, which is not repeated as click would: it may be a secret."""
+        allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
+        rest = super().parse_args(ctx, args)
+        if rest and not allowed and not ctx.resilient_parsing:
+            raise click.UsageError(f"{counted(len(rest), 'argument')} too many", ctx)
+        return rest
 
 
 class CommandWithFields(Command):

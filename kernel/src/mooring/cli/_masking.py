@@ -1,4 +1,4 @@
-"""Keeps known secrets out of what is shown: plain, quoted, URL-encoded and in base64, also within a longer text."""
+"""Keeps known secrets out of what is shown: plain, quoted, escaped, in base64 and hex, also within a longer text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from urllib.parse import quote, quote_plus
 
 from mooring.types import MASK, Secret
@@ -17,6 +18,7 @@ MIN_SURROUNDING = 8
 """Shorter values in the environment are switches and names."""
 MIN_LENGTH = 3
 """Shorter texts are in every word; masking them would leave nothing to read."""
+PERCENT = re.compile("%[0-9A-F]{2}")
 ALIGNMENTS = 3
 """How many ways the bytes of a text can lie in base64 (RFC 4648 section 4)."""
 
@@ -51,13 +53,21 @@ class Masking:
 
 def _forms(text: str) -> Iterator[str]:
     for part in _parts(text):
-        yield part
-        yield repr(part)[1:-1]
-        yield json.dumps(part)[1:-1]
         encoded = part.encode(errors="surrogateescape")
-        for safe in ("", "/"):
-            yield quote(encoded, safe=safe)
-        yield quote_plus(encoded)
+        yield part
+        for quoted in (part, f"'\"{part}"):  # repr escapes a quote where there are both
+            yield repr(quoted)[1:-1].removeprefix("\\'\"")
+        yield repr(encoded)[2:-1]
+        for escaped in (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]):
+            yield escaped
+            yield json.dumps(escaped)[1:-1]
+        for by_quote in (True, False):
+            yield escape(part, quote=by_quote)
+        for url in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
+            yield url
+            yield PERCENT.sub(lambda found: found[0].lower(), url)
+        yield encoded.hex()
+        yield encoded.hex().upper()
         yield from _base64(encoded)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
 
 import click
 import msgspec
+
+from mooring.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,21 +61,46 @@ def emit(output: str, data: Any, *view: Table | str) -> None:
     if output == "table":
         _draw(view)
     else:
-        click.echo(encoded(output, data))
+        put(encoded(output, data))
 
 
 def encoded(output: str, data: Any) -> str:
-    """The data in JSON or YAML. Instants are RFC 3339, spans ISO 8601."""
+    """The data in JSON or YAML, in ASCII if stdout cannot take more. Instants are RFC 3339, spans ISO 8601."""
     if output == "json":
-        return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+        lines = msgspec.json.format(msgspec.json.encode(data), indent=2).decode().split("\n")
+        return "\n".join(lines if all(map(_takes, lines)) else map(_escaped, lines))
     import yaml
 
-    return str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=True)).rstrip("\n")
+    for allow_unicode in (True, False):
+        text = str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=allow_unicode)).rstrip("\n")
+        if all(map(_takes, text.split("\n"))):
+            break
+    return text
+
+
+def _takes(text: str) -> bool:
+    """Whether stdout can write all of a text, and a terminal would obey nothing in it."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return text.isprintable()
+
+
+def _escaped(line: str) -> str:
+    """A line of JSON in ASCII."""
+    return "".join(one if one.isascii() and one.isprintable() else json.dumps(one)[1:-1] for one in line)
+
+
+def put(text: str = "") -> None:
+    """Data, to stdout: the stream itself, for click would write UTF-8 where the locale has ASCII."""
+    click.echo(text, file=sys.stdout)
 
 
 def say(text: str) -> None:
-    """A message, to stderr."""
-    click.echo(printable(text), err=True)
+    """A message, to stderr, if anybody is there."""
+    with suppress(OSError):
+        click.echo(printable(text), file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -82,9 +112,14 @@ def width(stream: TextIO | None = None) -> int | None:
     """How many columns there are: as MOORING_COLUMNS says, or of the terminal; None for no bound, as in a pipe.
 
     COLUMNS counts on a terminal alone: a process that has loaded GNU readline leaves it, as 80, to all it starts.
+
+    Raises:
+        InvalidConfig: MOORING_COLUMNS is malformed.
     """
-    if (wanted := os.environ.get("MOORING_COLUMNS", "")).isdigit():
-        return int(wanted)
+    if wanted := os.environ.get("MOORING_COLUMNS", ""):
+        if re.fullmatch("[1-9][0-9]{0,3}", wanted):
+            return int(wanted)
+        raise InvalidConfig("MOORING_COLUMNS is not a number of columns; write one from 1 to 9999")
     return shutil.get_terminal_size((80, 24)).columns if (stream or sys.stdout).isatty() else None
 
 
@@ -104,12 +139,12 @@ def _draw(view: Sequence[Table | str]) -> None:
     bound = width()
     for number, block in enumerate(view):
         if number and isinstance(block, Title):
-            click.echo()
+            put()
         if isinstance(block, str):
             colour = isinstance(block, Title) and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-            click.echo(click.style(block, bold=True) if colour else block)
+            put(click.style(block, bold=True) if colour else block)
         elif bound is None:
-            click.echo(_plain(block))
+            put(_plain(block))
         else:
             from mooring.cli._bounded import draw
 

@@ -90,7 +90,7 @@ class Group:
         ordered = sorted(self.resources, key=lambda one: one.id)
         return {
             "connector_id": self.connector.id,
-            "connector_name": self.connector.name,
+            "connector": self.connector.name,
             "connector_type": self.connector.type,
             "resource_type": self.resource_type,
             "resources": [{"id": one.id, "region": one.region, "attributes": one.attributes} for one in ordered],

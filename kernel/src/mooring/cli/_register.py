@@ -10,10 +10,11 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_resource_type, complete_type
-from mooring.cli._edge import INTERRUPTED, Run
+from mooring.cli._edge import Run
 from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
 from mooring.cli._output import emit, output_option, say
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach, progress
 from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
@@ -162,11 +163,11 @@ def store_and_show(
         if not stored:
             raise
         interrupted = True
-    data = {"connector": as_data(stored[0], registry)}
+    data = as_data(stored[0], registry)
     if listed:
         emit(output, data | {"resources": reach.data()}, reach.table())
     else:
-        emit(output, data, *as_table(data["connector"]))
+        emit(output, data, *as_table(data))
     if interrupted:
         say("Interrupted; the connector is stored, and this is what was found until then.")
         raise click.exceptions.Exit(INTERRUPTED)

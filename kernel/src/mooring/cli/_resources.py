@@ -10,16 +10,18 @@ import msgspec
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_connector, complete_resource_type, complete_type
-from mooring.cli._edge import FAILED, INTERRUPTED, Run
+from mooring.cli._edge import FAILED, Run
 from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Table, emit, output_option, say
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach, progress
 from mooring.cli._values import remaining, wanted_labels
-from mooring.errors import UnsupportedResource
+from mooring.errors import RecordDamaged, UnsupportedResource
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
+    from mooring.store import Connectors
     from mooring.types import Connector, Identity
 
 
@@ -60,15 +62,18 @@ def list_resources(
 
     async def work(broker: Broker) -> None:
         chosen = await _chosen(broker, names, connector_type, resource_type, wanted_labels(labels))
-        if not chosen:
+        if not chosen and not chosen.damaged:
             say("No connector matches." if await broker.list() else NO_CONNECTOR)
             return
-        if resource_id is not None:
+        if resource_id is not None and chosen:
             kinds = {resource_type} if resource_type else {one.resource_type for one in chosen}
             check_id(connectors_routes(broker.registry, chosen), kinds, resource_id)
         filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
-        filters["connectors"] = chosen
-        with progress(reach, len(chosen)) as heard:
+        if names:
+            filters["connectors"] = [*chosen, *(error.id for error in chosen.damaged)]
+        else:
+            filters |= {"type": connector_type, "labels": wanted_labels(labels)}
+        with progress(reach, len(chosen) + len(chosen.damaged)) as heard:
             await reach.gather(broker, heard=heard, **filters)
 
     interrupted = False
@@ -89,19 +94,31 @@ def list_resources(
 
 async def _chosen(
     broker: Broker, names: Sequence[str], type: str | None, resource_type: str | None, labels: dict[str, str | None]
-) -> list[Connector]:
-    """The connectors to ask. One that was named and cannot be among them is told why; if none can, that is an error."""
-    found: list[Connector] = await broker.list(type=type, resource_type=resource_type, labels=labels)
+) -> Connectors:
+    """The connectors to ask, and the damaged records among them.
+
+    One that was named and cannot be among them is told why; if none can, that is an error.
+    """
+    found = await broker.list(type=type, resource_type=resource_type, labels=labels)
     if names:
-        named = {one.id: one for one in [await broker.get(name) for name in names]}
-        found = [one for one in found if one.id in named]
-    if not found:
+        named: dict[str, Connector] = {}
+        damaged: dict[str, RecordDamaged] = {}
+        for name in names:
+            try:
+                one = await broker.get(name)
+            except RecordDamaged as error:
+                damaged[error.id] = error
+            else:
+                named[one.id] = one
+        found[:] = [one for one in found if one.id in named]
+        found.damaged = list(damaged.values())
+    if not found and not found.damaged:
         check_known(broker.registry, type=type, resource_type=resource_type)
     if names and len(found) < len(named):
         for one in found:
             del named[one.id]
         why = [left_out(one, type=type, resource_type=resource_type, labels=labels) for one in named.values()]
-        if not found:
+        if not found and not found.damaged:
             raise UnsupportedResource("; ".join(why))
         for sentence in why:
             say(f"Note: {sentence}.")
@@ -138,7 +155,7 @@ def verify(
         return connector, identity
 
     connector, identity = with_broker(run, work)
-    data: dict[str, Any] = {"connector_id": connector.id, "connector_name": connector.name}
+    data: dict[str, Any] = {"connector_id": connector.id, "connector": connector.name}
     data["identity"] = msgspec.to_builtins(identity, builtin_types=())
     about = [("connector", connector.name), ("accepted as", identity.subject)]
     if identity.account:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mooring.cli._output import say
+from mooring.cli._process import begin
 from mooring.errors import InvalidConfig
 from mooring.types import ConfigField, Secret
 
@@ -43,7 +44,13 @@ class Source:
             message = f"the fields {self._stdin_for!r} and {field.name!r} cannot both be read from standard input"
             raise InvalidConfig(f"{message}; give one of them as @path", field=field.name)
         self._stdin_for = field.name
-        return _checked(field, sys.stdin.read(MAX_BYTES + 1))
+        try:
+            return _checked(field, sys.stdin.read(MAX_BYTES + 1))
+        except UnicodeDecodeError:
+            problem = "it is not text in UTF-8"
+        except OSError as error:
+            problem = error.strerror or "it cannot be read"
+        raise InvalidConfig(f"field {field.name!r} cannot be read from standard input: {problem}", field=field.name)
 
     def warn(self) -> None:
         """Say which secrets were given where others can see them."""
@@ -62,7 +69,7 @@ def _file(field: ConfigField, path: str) -> str:
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
     except (UnicodeDecodeError, RuntimeError, ValueError):
-        reason = "it is not text"
+        reason = "it is not text in UTF-8"
     raise InvalidConfig(
         f"the file for field {field.name!r} cannot be read: {reason}; a value that begins with @ is written @@...",
         field=field.name,
@@ -80,6 +87,7 @@ def _checked(field: ConfigField, text: str) -> str:
 
 def prompted(field: ConfigField) -> str:
     """A secret from the terminal, not shown."""
+    begin()  # the terminal shall show again what is typed
     label = f"{field.name} ({field.description})" if field.description else field.name
     return str(click.prompt(label, hide_input=True, err=True))
 

@@ -11,20 +11,23 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
-from mooring.cli._edge import INTERRUPTED, Run
+from mooring.cli._edge import Run
 from mooring.cli._known import check_id, check_known, connectors_routes
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import remaining, wanted_labels
+from mooring.errors import UnknownConnector
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
     from mooring.registry import Registry
+    from mooring.store import Connectors
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
-COLUMNS = ("NAME", "ID", "TYPE", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
+COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
 @command("list")
@@ -56,9 +59,12 @@ def list_(
     name: str | None,
     output: str,
 ) -> None:
-    """List the registered connectors."""
+    """List the registered connectors.
 
-    async def work(broker: Broker) -> tuple[list[Connector], Registry]:
+    A record that cannot be read is told of beside the others; the exit status is 5 then.
+    """
+
+    async def work(broker: Broker) -> tuple[Connectors, Registry]:
         found = await broker.list(
             type=type_,
             auth_method=auth_method,
@@ -66,16 +72,23 @@ def list_(
             resource_id=resource_id,
             labels=wanted_labels(labels),
         )
-        if not found:
+        if not found and not found.damaged:
             check_known(broker.registry, type=type_, resource_type=resource_type, auth_method=auth_method)
             if resource_id is not None:
                 registry = broker.registry
                 routes = [registry.route(type_)] if type_ else connectors_routes(registry, await broker.list())
                 check_id(routes, {resource_type}, resource_id)
-        return [one for one in found if name is None or fnmatchcase(one.name, name)], broker.registry
+        if name is not None:
+            found[:] = [one for one in found if fnmatchcase(one.name, name)]
+            found.damaged = [one for one in found.damaged if fnmatchcase(one.name, name)]
+        return found, broker.registry
 
     found, registry = with_broker(run, work)
     emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
+    for error in found.damaged[:-1]:
+        say(f"Error: {run.told(error)}")
+    if found.damaged:
+        raise found.damaged[-1]
     if not found:
         filtered = type_ or auth_method or resource_type or resource_id or labels or name
         say("No connector matches." if filtered else NO_CONNECTOR)
@@ -87,6 +100,7 @@ def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:
         one.name,
         short(one.id),
         one.type,
+        one.auth_method,
         as_data(one, registry)["resource_types"],
         one.resource_id or MULTIPLE,
         one.owner,
@@ -114,13 +128,22 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
 
 @command("delete")
 @click.argument("name", shell_complete=complete_connector)
+@click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(run: Run, name: str, yes: bool) -> None:
+def delete(run: Run, name: str, damaged: bool, yes: bool) -> None:
     """Delete a connector. What it has issued lives until it ends.
 
     Asks first on a terminal, unless --yes is given.
     """
+    ask = not yes and sys.stdin.isatty()
+    if damaged:
+        if ask:
+            _confirm(f"Remove the record {name!r} for good, if it is damaged?")
+        if not with_broker(run, lambda broker: broker.discard(name)):
+            raise UnknownConnector(f"no damaged record is named {name!r}; what can be read goes without --damaged")
+        say(f"Removed the damaged record {name!r}.")
+        return
 
     async def find(broker: Broker) -> Connector:
         return await broker.get(name)
@@ -128,12 +151,16 @@ def delete(run: Run, name: str, yes: bool) -> None:
     async def remove(broker: Broker) -> Connector:
         return await broker.delete(connector.id)
 
-    if yes or not sys.stdin.isatty():
+    if not ask:
         connector = with_broker(run, lambda broker: broker.delete(name))
     else:
         connector = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
-        if not click.confirm(f"Delete the connector {connector.name!r} ({connector.type})?", err=True):
-            say("Nothing was deleted.")
-            raise click.exceptions.Exit(INTERRUPTED)
+        _confirm(f"Delete the connector {connector.name!r} ({connector.type})?")
         connector = with_broker(run, remove)
     say(f"Deleted the connector {connector.name!r}.")
+
+
+def _confirm(question: str) -> None:
+    if not click.confirm(question, err=True):
+        say("Nothing was deleted.")
+        raise click.exceptions.Exit(INTERRUPTED)

@@ -31,7 +31,7 @@ def span(text: str) -> timedelta:
     if match and any(match.groups()):
         try:
             return timedelta(**dict(zip(("days", "hours", "minutes", "seconds"), _numbers(match), strict=True)))
-        except OverflowError:
+        except (OverflowError, ValueError):  # more than a timedelta holds, or than Python reads
             pass
     raise InvalidConfig("not a duration; write it like 15m, 1h30m, 900s or 2d")
 

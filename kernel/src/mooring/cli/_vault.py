@@ -10,9 +10,10 @@ import click
 import msgspec
 
 from mooring.cli._broker import with_broker
-from mooring.cli._edge import FAILED, INTERRUPTED, Run
+from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import LazyGroup, command
 from mooring.cli._output import Bad, Table, emit, output_option, say
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._values import counted
 from mooring.errors import NoMasterKey
 

@@ -102,7 +102,8 @@ class MemoryStore:
         made = 0
         for connector, sealed in ((one.connector, one.sealed) for one in changes):
             stored = self._connectors.get(connector.id)
-            if stored is not None and stored.sealed == connector.sealed:
+            target = self._keys.get(sealed.key_id)
+            if stored is not None and stored.sealed == connector.sealed and not (target and target.retired_at):
                 self._connectors[stored.id] = msgspec.structs.replace(stored, sealed=sealed)
                 made += 1
         self._changes += 1

@@ -131,7 +131,10 @@ class Store(Protocol):
         ...
 
     async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
-        """Replace seals, all in one step, and leave out each that is not any more as it was read; how many were."""
+        """Replace seals, all in one step; how many were.
+
+        Left out is each that is not any more as it was read, or whose new key is retired.
+        """
         ...
 
     async def retire_key(self, key_id: str, at: datetime) -> bool:

@@ -98,7 +98,7 @@ WRITTEN: Final = (*COLUMNS, "key_id")
 """What is written: `key_id` says in a column of its own under which master key the record is sealed."""
 SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FROM master_keys"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
-FIND: Final = f"{SELECT} WHERE id = ?1 UNION ALL {SELECT} WHERE name = ?1 LIMIT 1"
+FIND: Final = f"{SELECT} WHERE id = ? UNION ALL {SELECT} WHERE name = ? LIMIT 1"
 """By id, else by name: without an OR, which would have to be sorted."""
 NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
 SETTINGS: Final = msgspec.json.Decoder(dict[str, Any])
@@ -108,6 +108,8 @@ SMALLEST: Final = 512
 """No database is smaller (sqlite.org/fileformat.html); SQLite takes a file of a few bytes for an empty one."""
 FULL_BYTES: Final = 1 << 16
 """A file system with less room than this is full: SQLite reports the lack of room beside its file as a disk error."""
+BAD_TEXT: Final = "\N{REPLACEMENT CHARACTER}"
+CANNOT_COPY: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 PROBLEMS: Final = 20
 """How many problems of a file are told at most."""
 
@@ -149,10 +151,10 @@ class SqliteStore:
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        where = "WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
-        values: tuple[str, ...] = (name_or_id,)
+        where = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        values: tuple[str, ...] = (name_or_id,) * 3
         try:
-            rows = await self._read(FIND, values)
+            rows = await self._read(FIND, values[:2])
             if not rows and len(name_or_id) >= ID_PREFIX_LENGTH:
                 where, values = "WHERE id >= ? AND id < ? LIMIT 2", (name_or_id, name_or_id + "\U0010ffff")
                 rows = await self._read(f"{SELECT} {where}", values)
@@ -223,7 +225,9 @@ class SqliteStore:
         try:
             await self.find(name_or_id)
         except RecordDamaged:
-            return bool(await self._write("DELETE FROM connectors WHERE id = ?1 OR name = ?1", (name_or_id,)))
+            found = "SELECT rowid FROM connectors WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"  # as `find`
+            statement = f"DELETE FROM connectors WHERE rowid = ({found})"  # noqa: S608  our own words
+            return bool(await self._write(statement, (name_or_id,) * 3))
         return False
 
     async def keys(self) -> Sequence[KeyRecord]:
@@ -249,7 +253,8 @@ class SqliteStore:
         statement = (
             "UPDATE connectors SET sealed = change.column3, key_id = change.column4 "  # noqa: S608  our own words
             f"FROM (VALUES {marks}) AS change "
-            "WHERE connectors.id = change.column1 AND connectors.sealed = change.column2"
+            "WHERE connectors.id = change.column1 AND connectors.sealed = change.column2 "
+            "AND change.column4 NOT IN (SELECT id FROM master_keys WHERE retired_at IS NOT NULL)"
         )
         values: list[Any] = []
         for one in changes:
@@ -260,8 +265,8 @@ class SqliteStore:
     async def retire_key(self, key_id: str, at: datetime) -> bool:
         """See `Store.retire_key`."""
         statement = (
-            "UPDATE master_keys SET retired_at = coalesce(retired_at, ?1) "
-            "WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = ?2)"
+            "UPDATE master_keys SET retired_at = coalesce(retired_at, ?) "
+            "WHERE id = ? AND NOT EXISTS (SELECT 1 FROM connectors WHERE key_id = master_keys.id)"
         )
         return bool(await self._write(statement, (at.isoformat(), key_id)))
 
@@ -277,17 +282,21 @@ class SqliteStore:
 
     async def undos(self, *, due: datetime | None = None, connector_id: str | None = None) -> Sequence[UndoEntry]:
         """See `Store.undos`."""
-        statement = (
-            "SELECT id, connector_id, step, due_at, attempts FROM undo_log "
-            "WHERE (?1 IS NULL OR due_at <= ?1) AND (?2 IS NULL OR connector_id = ?2) ORDER BY due_at"
-        )
-        until = due and due.astimezone(UTC).isoformat(timespec="seconds")
+        wheres, values = ["1"], []
+        if due is not None:
+            wheres.append("due_at <= ?")
+            values.append(due.astimezone(UTC).isoformat(timespec="seconds"))
+        if connector_id is not None:
+            wheres.append("connector_id = ?")
+            values.append(connector_id)
+        columns = "id, connector_id, step, due_at, attempts"
+        statement = f"SELECT {columns} FROM undo_log WHERE {' AND '.join(wheres)} ORDER BY due_at"  # noqa: S608  our own words
         try:
             return [
                 UndoEntry(
                     id=row[0], connector_id=row[1], step=LABELS.decode(row[2]), due_at=_instant(row[3]), attempts=row[4]
                 )
-                for row in await self._read(statement, (until, connector_id))
+                for row in await self._read(statement, values)
             ]
         except (msgspec.MsgspecError, ValueError):
             pass
@@ -295,14 +304,21 @@ class SqliteStore:
 
     async def snapshot(self, path: Path) -> None:
         """See `Portable.snapshot` (sqlite.org/lang_vacuum.html#vacuuminto)."""
+        reason = "the disk is full, or reports an error"
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with anyio.CancelScope(shield=True):  # cut off, it would make the file again when that is gone
+                await self._connection.execute("VACUUM INTO ?", (str(path),))
         except OSError as error:
-            problem = StoreUnavailable(f"{path} cannot be written: {error.strerror}")
+            reason = error.strerror or reason
+        except sqlite3.Error as error:
+            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF not in CANNOT_COPY:
+                raise _translate(error, self._path) from None
         else:
-            await self._write("VACUUM INTO ?", (str(path),))
             return
-        raise problem
+        raise StoreUnavailable(
+            f"a copy of the store cannot be written in {path.parent}: {reason}; free some space, or check its rights"
+        )
 
     async def restore(self, path: Path) -> None:
         """See `Portable.restore` (sqlite.org/backup.html)."""
@@ -322,7 +338,8 @@ class SqliteStore:
             rows = await self._read(f"PRAGMA integrity_check({PROBLEMS})", ())
         except StoreCorrupt as error:
             return [error.message]
-        return [str(row[0]) for row in rows if row[0] != "ok"]
+        told = (str(row[0]).removeprefix("*** in database main ***").split() for row in rows if row[0] != "ok")
+        return [f"the file is damaged: {' '.join(words)}" for words in told]
 
     async def changes(self) -> int:
         """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
@@ -335,6 +352,7 @@ class SqliteStore:
         except UnicodeEncodeError:
             return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
+            error.__traceback__ = None  # it holds the cursor, and that the file, also when the store is closed
             if type(error) is sqlite3.OperationalError and not getattr(error, "sqlite_errorcode", None):
                 raise NotTextError from None  # Python's own error, of text that is not UTF-8
             problem = _translate(error, self._path)
@@ -362,7 +380,7 @@ class SqliteStore:
     def _error(self, id: str, name: str, type: str) -> RecordDamaged:
         message = (
             f"the record of connector {name!r} in {self._path} is damaged; restore a backup, or remove it: "
-            f"mooring connector delete --damaged {name}"
+            f"mooring connector delete --damaged {id if BAD_TEXT in name else name}"
         )
         return RecordDamaged(message, id=id, name=name, type=type)
 
@@ -394,7 +412,7 @@ class SqliteStore:
             sealed = values["sealed"]
             values["sealed"] = None if sealed is None else SEALED.decode(sealed)
             return Connector(**values)
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
             pass
         raise self._error(row[0], row[1], row[2])
 
@@ -486,7 +504,7 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
     """
     if anyio.get_cancelled_exc_class().__module__.partition(".")[0] == "trio":
         raise StoreUnavailable("the SQLite store needs asyncio; run mooring in an asyncio event loop, not in trio's")
-    read_only = _is_read_only(path)
+    process, read_only = os.getpid(), _is_read_only(path)
     if not read_only:
         _prepare(path, mounts)
     try:
@@ -504,8 +522,9 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
             raise _translate(error, path) from None
         yield SqliteStore(connection, path)
     finally:
-        with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement under way may take
-            await connection.close()
+        if os.getpid() == process:  # a process that was forked from it has no thread to close it
+            with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement may take
+                await connection.close()
 
 
 def _is_read_only(path: Path) -> bool:
@@ -626,7 +645,7 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorr
 
 def _not_ours(path: Path) -> StoreCorrupt:
     return StoreCorrupt(
-        f"{path} is damaged or not a mooring store; it was left as it is; restore a backup or move it away"
+        f"{path} is damaged or not a mooring store; it was left as it is; move it away, then restore a backup"
     )
 
 
@@ -646,8 +665,9 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> str:
     place = Path(os.path.realpath(path))
     best, kind = -1, ""
     for line in lines:
-        before, _, after = line.partition(" - ")
-        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
-        if len(point.parts) >= best and place.is_relative_to(point):
-            best, kind = len(point.parts), after.split()[0]
+        before, after = (part.split() for part in line.partition(" - ")[::2])
+        if len(before) > 4 and after:  # noqa: PLR2004  (the fifth is the mount's point)
+            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before[4]))
+            if len(point.parts) >= best and place.is_relative_to(point):
+                best, kind = len(point.parts), after[0]
     return kind

@@ -55,34 +55,38 @@ def fingerprint(raw: bytes) -> bytes:
     return hashlib.blake2b(b"mooring master key check", key=raw, digest_size=8).digest()
 
 
-def parse_keys(text: str, source: str) -> tuple[MasterKey, ...]:
+def parse_keys(text: Secret | str, source: str) -> tuple[MasterKey, ...]:
     """Master keys from `id:key`, separated by commas or lines.
 
     A key is 32 bytes in base64, or URL-safe base64, or the word `keyring`: then it lies in the OS keyring.
 
     Raises:
-        NoMasterKey: malformed. Never shows the text.
+        NoMasterKey: malformed. Never shows the text, neither in its message nor in its frames.
     """
+    found = _parsed(text, source)
+    if isinstance(found, str):
+        raise NoMasterKey(found)
+    return found
+
+
+def _parsed(text: Secret | str, source: str) -> tuple[MasterKey, ...] | str:
+    """The keys, or what is wrong with them."""
     keys: dict[str, MasterKey] = {}
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    plain = text.reveal() if isinstance(text, Secret) else text
+    lines = (line for line in plain.splitlines() if not line.lstrip().startswith("#"))
     entries = (part.strip() for line in lines for part in line.split(","))
     for number, entry in enumerate(filter(None, entries), 1):
         name, colon, value = entry.partition(":")
         name, value = name.strip(), value.strip()
         if not colon or not KEY_ID.fullmatch(name) or name in keys:
-            raise NoMasterKey(f"master key {number} in {source} is not of the form id:key with an id of its own")
+            return f"master key {number} in {source} is not of the form id:key with an id of its own"
         if value == IN_KEYRING:
             keys[name] = MasterKey(id=name, key=None, source="the OS keyring")
-            continue
-        raw = _decoded(value)
-        if raw is None:  # the id is not said: it is the key, where somebody wrote key:id
-            raise NoMasterKey(
-                f"master key {number} in {source} is not 32 bytes in base64; make one with: openssl rand -base64 32"
-            )
-        keys[name] = MasterKey(id=name, key=Secret(base64.b64encode(raw).decode()), source=source)
-    if not keys:
-        raise NoMasterKey(f"{source} holds no master key; write it as id:key, a key being 32 bytes in base64")
-    return tuple(keys.values())
+        elif raw := _decoded(value):
+            keys[name] = MasterKey(id=name, key=Secret(base64.b64encode(raw).decode()), source=source)
+        else:  # the id is not said: it is the key, where somebody wrote key:id
+            return f"master key {number} in {source} is not 32 bytes in base64; make one with: openssl rand -base64 32"
+    return tuple(keys.values()) or f"{source} holds no master key; write it as id:key, a key being 32 bytes in base64"
 
 
 def _decoded(text: str) -> bytes | None:

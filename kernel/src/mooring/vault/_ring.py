@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 import os
 import secrets
 import stat
@@ -52,6 +53,7 @@ class KeyRing:
             reason = error.strerror
         else:
             self._lock = lock
+            self._sweep()
             return True
         raise NoMasterKey(f"the master key file {self._path} cannot be changed: {reason}; check its folder")
 
@@ -69,7 +71,7 @@ class KeyRing:
         """
         try:
             if not self._path.exists():
-                with suppress(FileExistsError):
+                with suppress(FileExistsError, FileNotFoundError):  # somebody was faster, and swept our draft
                     self._write([_new("file", self._path)], first=True)
             if keys := self.load():
                 return keys
@@ -84,14 +86,18 @@ class KeyRing:
         Raises:
             NoMasterKey: it cannot be kept there.
         """
+        before = self.load()
         key = _new(place, self._path)
         try:
-            before = self.load()
             self._write([key, *before], first=not before)
         except OSError as error:
             reason = error.strerror
         else:
             return key
+        if key.key is None:
+            _keyring.erase(key.id)
+        if not before and self.load():  # another process has made the first one meanwhile
+            return self.add(place)
         raise NoMasterKey(f"the master key file {self._path} cannot be written: {reason}; check its rights")
 
     def remove(self, ids: Collection[str]) -> list[str]:
@@ -102,18 +108,25 @@ class KeyRing:
         """
         keys = self.load()
         gone = [key for key in keys if key.id in ids]
-        if gone:
-            try:
+        for key in gone:  # before the file is written: one that is cut short in between can be done again
+            if key.key is None:
+                _keyring.erase(key.id)
+        try:
+            if gone:
                 self._write([key for key in keys if key.id not in ids], first=False)
-            except OSError as error:
-                reason = error.strerror
-            else:
-                for key in gone:
-                    if key.key is None:
-                        _keyring.erase(key.id)
-                return [key.id for key in gone]
-            raise NoMasterKey(f"the master key file {self._path} cannot be written: {reason}; check its rights")
-        return []
+        except OSError as error:
+            reason = error.strerror
+        else:
+            return [key.id for key in gone]
+        raise NoMasterKey(f"the master key file {self._path} cannot be written: {reason}; check its rights")
+
+    def _sweep(self) -> None:
+        """Remove drafts of processes that were killed; only who makes the first key writes one without the lock."""
+        path = self._path.resolve()
+        if path.exists():
+            for draft in path.parent.glob(f".{glob.escape(path.name)}.*"):
+                with suppress(OSError):
+                    draft.unlink()
 
     def _write(self, keys: Collection[MasterKey], *, first: bool) -> None:
         """Written aside, then put in place; the first one only if nobody else was faster (`FileExistsError`)."""
@@ -148,7 +161,7 @@ def key_file(path: Path) -> tuple[MasterKey, ...]:
         if os.name == "posix" and mode & 0o077:
             reason = f"others can read it (mode {mode:04o}); run: chmod 600 {path}"
         else:
-            return parse_keys(path.read_text(encoding="utf-8"), str(path))
+            return parse_keys(Secret(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         reason = f"{error.strerror}; check its rights and its folder"
     except UnicodeDecodeError:

@@ -80,7 +80,7 @@ class Cloud:
                 return await translated(call, work, endpoint, _unsaid(parameters, keys))
             except (m.Throttled, m.Unreachable) as error:
                 asked = error.retry_after.total_seconds() if error.retry_after else 0.0
-                if ceiling is None or asked > LONGEST_DELAY:
+                if ceiling is None or asked > LONGEST_DELAY or asked > _left():
                     raise
             await anyio.sleep(max(asked, random.uniform(0, ceiling)))  # noqa: S311  (jitter, not a secret)
         raise AssertionError("the last attempt returns or raises")
@@ -119,6 +119,11 @@ class Cloud:
             return await self._stack.enter_async_context(opening)
 
 
+def _left() -> float:
+    """Seconds until the caller's budget runs out."""
+    return anyio.current_effective_deadline() - anyio.current_time()
+
+
 @asynccontextmanager
 async def open_cloud(tools: m.Tools) -> AsyncGenerator[Cloud, None]:
     """Shared clients for as long as the broker lives; none is made before the first call."""
@@ -138,10 +143,24 @@ async def _signed(client: Any, operation: str, parameters: dict[str, Any], keys:
     reset = _signer.set(signer)
     try:
         with quiet():
-            answer: dict[str, Any] = await getattr(client, xform_name(operation))(**plain)
+            answer: dict[str, Any] = Answer.of(await getattr(client, xform_name(operation))(**plain))
     finally:
         _signer.reset(reset)
     return answer
+
+
+class Answer(dict[str, Any]):
+    """A part of an answer, which may hold keys, or echo ours: it shows nothing in the frames of an error."""
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """The value, and all the maps within it, as such."""
+        if isinstance(value, dict):
+            return cls({name: cls.of(one) for name, one in value.items()})
+        return [cls.of(one) for one in value] if isinstance(value, list) else value
+
+    def __repr__(self) -> str:
+        return f"Answer(of {len(self)})"
 
 
 def _unsaid(parameters: dict[str, Any], keys: Keys | None) -> tuple[m.Secret, ...]:

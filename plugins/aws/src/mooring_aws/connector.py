@@ -39,12 +39,12 @@ class AwsConnector:
 
     @m.hookimpl
     def canonical(self, resource_type: str, text: str) -> str:
-        """The one form of an id; a bare cluster name stays bare for `qualify`."""
+        """The one form of an id; a bare cluster name and an ARN stay what they are for `qualify`."""
         return ids.canonical(resource_type, text)
 
     @m.hookimpl
     def qualify(self, resource_type: str, resource_id: str, settings: Mapping[str, Any]) -> str:
-        """A bare cluster name gets the connector's only region."""
+        """An ARN is held against the connector's settings; a bare cluster name gets its only region."""
         return ids.qualify(resource_type, resource_id, settings)
 
     @m.hookimpl

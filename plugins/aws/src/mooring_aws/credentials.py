@@ -54,6 +54,13 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
             expires_at=m.instant(credentials["Expiration"]),
         )
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Without the key's id, which a connector holds as a secret."""
+        return [("temporary", self.temporary), ("expires_at", self.expires_at)]
+
+    def __repr__(self) -> str:
+        return f"Keys({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
     @property
     def temporary(self) -> bool:
         """Whether they end by themselves."""

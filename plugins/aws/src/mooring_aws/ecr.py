@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import mooring as m
@@ -63,7 +63,7 @@ async def verify(session: AwsSession, resource_id: str | None) -> None:
 
 
 async def discover(session: AwsSession, region: str, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The registry of a region, then its repositories."""
+    """The registry of a region, then its repositories; those of names that nobody can ask for are left out."""
     if resource_id is not None:
         if ids.repository_of(resource_id)[2] == region:
             await verify(session, resource_id)
@@ -74,7 +74,9 @@ async def discover(session: AwsSession, region: str, resource_id: str | None) ->
     yield _resource(region, host)
     async for page in session.pages("ecr", "DescribeRepositories", "nextToken", region=region, maxResults=PAGE):
         for repository in page.get("repositories", ()):
-            yield _resource(region, f"{host}/{given(repository, 'repositoryName', 'ecr:DescribeRepositories')}")
+            id = f"{host}/{given(repository, 'repositoryName', 'ecr:DescribeRepositories')}"
+            if ids.is_canonical(ids.ECR, id):
+                yield _resource(region, id)
 
 
 def _resource(region: str, id: str) -> m.Resource:
@@ -94,8 +96,8 @@ async def login(
     """
     host, _, region, repository = ids.repository_of(request.resource_id or "")
     answer = await session.call("ecr", "GetAuthorizationToken", region=region, keys=keys)
-    data = given(answer, "authorizationData", LOGIN[0])[0]
-    ends = m.instant(given(data, "expiresAt", LOGIN[0]))
+    data = given(answer, "authorizationData", LOGIN[0], list)[0]
+    ends = m.instant(given(data, "expiresAt", LOGIN[0], datetime))
     username, password = _login(m.Secret(given(data, "authorizationToken", LOGIN[0])))
     now = session.context.clock.now()
     said: tuple[str, ...] = ()
@@ -118,7 +120,7 @@ def _login(token: m.Secret) -> tuple[str, m.Secret]:
     """The user and the password that a token holds."""
     try:
         username, _, password = base64.b64decode(token.reveal(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         username = password = ""
     if not username or not password:
         raise m.Rejected(f"the answer of {LOGIN[0]} holds no user and password; check that the endpoint speaks ECR")

@@ -9,7 +9,6 @@ Source: https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorizati
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -67,11 +66,11 @@ async def describe(session: AwsSession, resource_id: str, keys: Keys | None = No
     region, name = ids.cluster_of(resource_id)
     session.reaches(region)
     answer = await session.call("eks", "DescribeCluster", region=region, keys=keys, name=name)
-    return given(answer, "cluster", "eks:DescribeCluster")  # type: ignore[no-any-return]
+    return given(answer, "cluster", "eks:DescribeCluster", dict)
 
 
 async def discover(session: AwsSession, region: str, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The clusters of a region."""
+    """The clusters of a region; those of names that nobody can ask for are left out."""
     if resource_id is not None:
         if ids.cluster_of(resource_id)[0] == region:
             await describe(session, resource_id)
@@ -79,7 +78,8 @@ async def discover(session: AwsSession, region: str, resource_id: str | None) ->
         return
     async for page in session.pages("eks", "ListClusters", "nextToken", region=region, maxResults=PAGE):
         for name in page.get("clusters", ()):
-            yield _resource(region, name)
+            if ids.is_canonical(ids.EKS, f"{region}/{name}"):
+                yield _resource(region, name)
 
 
 def _resource(region: str, name: str) -> m.Resource:
@@ -125,7 +125,7 @@ def _pem(data: str | None) -> str | None:
         return None
     try:
         return base64.b64decode(data, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         pass
     raise m.Rejected(
         "eks:DescribeCluster answered a certificate authority that cannot be read; look at the cluster in the console"

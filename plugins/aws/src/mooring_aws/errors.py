@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import mooring as m
+from mooring.types import NOT_UNICODE
 from mooring_aws.formats import URL
-from mooring_aws.table import ANSWERS, DENIALS, EXCEPTIONS, HERE, OTHER, REMARKS, Row
+from mooring_aws.table import ANSWERS, CERTIFICATES, DENIALS, EXCEPTIONS, HERE, OTHER, REMARKS, Row
 
 T = TypeVar("T")
 
@@ -44,6 +45,14 @@ class TooLong(Exception):
 
 class Redirected(Exception):
     """An answer leads to somewhere else; with its status."""
+
+
+class Wordless(Exception):
+    """An error answer that names no code, as gateways give; with its status and its `Retry-After`."""
+
+
+class Foreign(Exception):
+    """An answer that is none of AWS's, as of a portal that wants a login."""
 
 
 async def translated(
@@ -82,10 +91,10 @@ def _whose(endpoint: str | None) -> dict[str, str]:
     return {"who": "the endpoint", "endpoint": f"the endpoint {plain(endpoint)}".strip(), "place": place}
 
 
-def given(answer: Any, name: str, call: str) -> Any:
-    """What an answer has under a name; an endpoint that is not AWS's may leave anything out."""
+def given(answer: Any, name: str, call: str, kind: type[T] = str) -> T:  # type: ignore[assignment]  # (a default of T)
+    """What an answer has under a name; an endpoint that is not AWS's may leave anything out, or mean something else."""
     found = answer.get(name) if isinstance(answer, Mapping) else None
-    if not found:
+    if not found or not isinstance(found, kind) or (isinstance(found, str) and NOT_UNICODE.search(found)):
         raise m.Rejected(f"the answer lacks {name} ({call}); check that the endpoint speaks this API")
     return found
 
@@ -104,9 +113,10 @@ def plain(url: str) -> str:
     return shown if URL.fullmatch(shown) else ""
 
 
-def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[m.Secret]) -> m.MooringError:
-    said, metadata = response.get("Error") or response, response.get("ResponseMetadata", {})  # SeaweedFS: not wrapped
-    status = str(metadata.get("HTTPStatusCode", ""))
+def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[m.Secret] = ()) -> m.MooringError:
+    said, metadata = _part(response, "Error") or response, _part(response, "ResponseMetadata")  # SeaweedFS: not wrapped
+    number = metadata.get("HTTPStatusCode")
+    status = str(number) if isinstance(number, int) else ""
     code, remark = str(said.get("Code") or status), str(said.get("Message", ""))
     row = next(((kind, text) for of, part, kind, text in REMARKS if of == code and part in remark), None)
     row = row or _redirected(status, words["call"]) or BY_CODE.get(code) or BY_CODE.get(status) or (m.Rejected, OTHER)
@@ -117,10 +127,15 @@ def _answered(response: dict[str, Any], words: dict[str, str], unsaid: Iterable[
         denial = f"{words['who']} denies {action} to {identity}" + (f" on {what}" if what else "")
         text = f"{denial}; allow it in the policies of the identity and of the resource"
     problem = row[0](text)
-    seconds = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
+    seconds = str(_part(metadata, "HTTPHeaders").get("retry-after", ""))
     if _SECONDS.fullmatch(seconds):
         problem.retry_after = timedelta(seconds=min(int(seconds[:9]), LONGEST_PAUSE))
     return problem
+
+
+def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = answer.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _says(text: str, unsaid: Iterable[m.Secret]) -> bool:
@@ -150,6 +165,14 @@ def _raised(error: Exception, words: dict[str, str]) -> m.MooringError:
     refused = getattr(error, "kwargs", {}).get("error")
     if isinstance(refused, TooLong):
         return m.Rejected(TOO_LONG.format(**words))
+    if isinstance(refused, Wordless):
+        status, pause = refused.args
+        return _answered({"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"retry-after": pause}}}, words)
+    if isinstance(refused, Foreign) or _raised_in(error) in PARSERS:
+        return FOREIGN[0](FOREIGN[1].format(**words))
+    certificate = getattr(getattr(refused, "certificate_error", None), "verify_code", None)
+    if certificate in CERTIFICATES:
+        return m.Unreachable(CERTIFICATES[certificate].format(**words))
     if isinstance(refused, Redirected) and (row := _redirected(str(refused.args[0]), words["call"])):
         return row[0](row[1].format(**words))
     for cause in (getattr(error, "kwargs", {}).get("error"), error.__cause__, error.__context__, error):
@@ -160,6 +183,25 @@ def _raised(error: Exception, words: dict[str, str]) -> m.MooringError:
     return m.Rejected(HERE.format(**words, code=type(error).__name__))
 
 
+def _raised_in(error: Exception) -> str:
+    """The module whose code raised it."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__")) if trace else ""
+
+
+PARSERS = ("botocore.parsers", "aiobotocore.parsers")
+FOREIGN = BY_NAME["ResponseParserError"]
 TOO_LONG = "the answer of {endpoint} to {call} is longer than 16 MiB; check that it speaks this API"
-DEEPER = {"gaierror", "ClientConnectorDNSError", "SSLError", "ClientSSLError", "SSLCertVerificationError"}
+DEEPER = {
+    "gaierror",
+    "ClientConnectorDNSError",
+    "ClientConnectorCertificateError",
+    "SSLCertVerificationError",
+    "SSLError",
+    "ClientSSLError",
+    "ClientHttpProxyError",
+    "ClientResponseError",
+}
 """What says more than the exception that botocore has wrapped around it."""

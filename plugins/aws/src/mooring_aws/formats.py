@@ -130,6 +130,7 @@ def check_policies(policy: str | None, arns: tuple[str, ...]) -> None:
 def _is_policy(text: str) -> bool:
     try:
         document = json.loads(text)
+        json.dumps(document, allow_nan=False)  # NaN and Infinity, which Python reads, are not JSON
     except (ValueError, RecursionError):
         return False
     statements = document.get("Statement") if isinstance(document, dict) else None

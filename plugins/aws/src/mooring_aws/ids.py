@@ -1,4 +1,8 @@
-"""Resource ids: every accepted form to the canonical one, and back to its parts. Pure; lets no IAM pattern through."""
+"""Resource ids: every accepted form to the canonical one, and back to its parts. Pure; lets no IAM pattern through.
+
+An ARN says more than an id does: a partition, an account. It is kept until `qualify` has held that against the
+connector's settings, so that another account's cluster is never taken for the connector's own of that name.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,12 @@ REGION = r"[a-z]{2,}(?:-[a-z0-9]+)*-\d{1,2}"
 ACCOUNT = r"\d{12}"
 ROLE_ARN = re.compile(rf"arn:({PARTITION}):iam::({ACCOUNT}):role/[\w+=,.@/-]{{1,512}}", re.ASCII)
 
-_ACCOUNT = re.compile(rf"(?:arn:(?:{PARTITION}):iam::)?({ACCOUNT})(?::root)?", re.ASCII)
-_BUCKET_ARN = re.compile(rf"arn:(?:{PARTITION}):s3:::(.+)", re.ASCII | re.DOTALL)
+_ACCOUNT = re.compile(rf"{ACCOUNT}|arn:(?:{PARTITION}):iam::{ACCOUNT}:root", re.ASCII)
+_BUCKET_ARN = re.compile(rf"(arn:(?:{PARTITION}):s3:::)(.+)", re.ASCII | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
 _CLUSTER = r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}"
-_EKS_ARN = re.compile(rf"arn:({PARTITION}):eks:({REGION}):{ACCOUNT}:cluster/({_CLUSTER})", re.ASCII)
-_EKS_PAIR = re.compile(rf"(?:({REGION})/)?({_CLUSTER})", re.ASCII)
+_EKS_ARN = re.compile(rf"arn:({PARTITION}):eks:({REGION}):{ACCOUNT}:cluster/{_CLUSTER}", re.ASCII)
+_EKS_PAIR = re.compile(rf"(?:{REGION}/)?{_CLUSTER}", re.ASCII)
 _REPOSITORY = r"[a-z0-9]+(?:[._/-][a-z0-9]+)*"
 _HOST = rf"({ACCOUNT})\.dkr\.ecr\.({REGION})\.amazonaws\.com(\.cn)?"
 _ECR = re.compile(
@@ -65,12 +69,12 @@ def registry_host(account: str, region: str) -> str:
 
 
 def canonical(resource_type: str, text: str) -> str:
-    """The canonical form of any accepted one; of a bare cluster name itself, which `qualify` completes.
+    """The canonical form of any accepted one; bare cluster names and ARNs stay what they are for `qualify`.
 
-    >>> canonical("s3-bucket", "arn:aws:s3:::data/raw"), canonical("s3-bucket", "data")
+    >>> canonical("s3-bucket", "s3://data/raw"), canonical("s3-bucket", "data")
     ('s3://data/raw/', 's3://data')
-    >>> canonical("kubernetes-cluster", "arn:aws:eks:eu-west-1:123456789012:cluster/c")
-    'eu-west-1/c'
+    >>> canonical("s3-bucket", "arn:aws:s3:::data/raw")
+    'arn:aws:s3:::data/raw/'
     """
     known = {GENERIC: _account, S3: _s3, EKS: _eks, ECR: _ecr}
     if resource_type not in known:
@@ -81,6 +85,14 @@ def canonical(resource_type: str, text: str) -> str:
             f"not an id of {resource_type}; write {' or '.join(FORMATS[resource_type])}", field="resource_id"
         )
     return found
+
+
+def is_canonical(resource_type: str, text: str) -> bool:
+    """Whether a text, such as a vendor's answer, is an id in its canonical form."""
+    try:
+        return canonical(resource_type, text) == text
+    except m.InvalidConfig:
+        return False
 
 
 def bucket_of(resource_id: str) -> tuple[str, str]:
@@ -110,11 +122,17 @@ def covers(resource_type: str, scope: str, resource_id: str) -> bool:
 
 
 def qualify(resource_type: str, resource_id: str, settings: Mapping[str, Any]) -> str:
-    """A bare cluster name completed with the connector's region, if it has but one."""
-    if resource_type != EKS or "/" in resource_id:
-        return resource_id
+    """The id of what an ARN names, if it is the connector's; a bare cluster name with its region, if it has but one.
+
+    >>> qualify("s3-bucket", "arn:aws:s3:::data", {"region": "eu-west-1"})
+    's3://data'
+    """
     regions = dict.fromkeys([settings["region"]] if settings.get("region") else [])
     regions |= dict.fromkeys(settings.get("regions") or ())
+    if resource_id.startswith("arn:"):
+        return _of_arn(resource_type, resource_id, next(iter(regions), None), account_of(settings.get("role_arn")))
+    if resource_type != EKS or "/" in resource_id:
+        return resource_id
     if len(regions) != 1:
         raise m.InvalidConfig(
             f"a bare cluster name does not say its region; write {FORMATS[EKS][0]} or {FORMATS[EKS][1]}",
@@ -123,14 +141,47 @@ def qualify(resource_type: str, resource_id: str, settings: Mapping[str, Any]) -
     return f"{next(iter(regions))}/{resource_id}"
 
 
+def account_of(role_arn: str | None) -> str | None:
+    """The account of a role, where its ARN has one."""
+    return role_arn.split(":")[4] or None if role_arn else None
+
+
+def same_account(own: str | None, wanted: str | None) -> None:
+    """Raise UnsupportedResource if an account is wanted that is not the connector's own."""
+    if wanted is not None and wanted != own:
+        reached = f"account {own}" if own else "a store without accounts"
+        raise m.UnsupportedResource(f"the connector reaches {reached}, not {wanted}; use a connector of that account")
+
+
+def _of_arn(resource_type: str, arn: str, home: str | None, own: str | None) -> str:
+    """The id of what an ARN names, in the connector's own partition and, where the id does not say it, account."""
+    _, partition, _, region, account, rest = arn.split(":", 5)
+    if home is None or (resource_type == EKS and own is None):
+        lacking = "region" if home is None else "account"
+        raise m.InvalidConfig(
+            f"the connector's settings do not say its {lacking}, so an ARN may be of another; "
+            f"write {FORMATS[resource_type][0]}, which is the connector's own",
+            field="resource_id",
+        )
+    if partition != partition_of(home):
+        raise m.UnsupportedResource(
+            f"the connector reaches the partition {partition_of(home)}, not {partition}; use a connector of that one"
+        )
+    if resource_type == GENERIC:
+        return account
+    if resource_type == S3:
+        return f"s3://{rest}"
+    same_account(own, account)
+    return f"{region}/{rest.removeprefix('cluster/')}"
+
+
 def _account(text: str) -> str | None:
-    found = _ACCOUNT.fullmatch(text)
-    return found[1] if found and text.startswith("arn:") == text.endswith(":root") else None
+    return text if _ACCOUNT.fullmatch(text) else None
 
 
 def _s3(text: str) -> str | None:
     arn = _BUCKET_ARN.fullmatch(text)
-    rest = arn[1] if arn else text.removeprefix("s3://")
+    start, rest = (arn[1], arn[2]) if arn else ("s3://", text.removeprefix("s3://"))
     bucket, slash, path = rest.partition("/")
     if slash and rest == text:  # a path needs one of the forms that show where the bucket begins
         return None
@@ -138,21 +189,18 @@ def _s3(text: str) -> str | None:
         return None
     prefix = path if not path or path.endswith("/") else path + "/"
     if not prefix:
-        return f"s3://{bucket}"
+        return start + bucket
     if not prefix.isprintable() or any(sign in prefix for sign in ("*", "?", "${")) or prefix.startswith("/"):
         return None  # signs that widen a policy; a leading slash is a slip far more often than a key
     if not {".", ".."}.isdisjoint(prefix.split("/")):
         return None  # some clients and stores resolve these on the way, and so end elsewhere
-    return f"s3://{bucket}/{prefix}" if len(prefix.encode()) <= MAX_KEY else None
+    return f"{start}{bucket}/{prefix}" if len(prefix.encode()) <= MAX_KEY else None
 
 
 def _eks(text: str) -> str | None:
     if arn := _EKS_ARN.fullmatch(text):
-        return f"{arn[2]}/{arn[3]}" if arn[1] == partition_of(arn[2]) else None
-    found = _EKS_PAIR.fullmatch(text)
-    if not found:
-        return None
-    return f"{found[1]}/{found[2]}" if found[1] else found[2]
+        return text if arn[1] == partition_of(arn[2]) else None
+    return text if _EKS_PAIR.fullmatch(text) else None
 
 
 def _ecr(text: str) -> str | None:

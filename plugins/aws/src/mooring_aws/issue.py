@@ -9,7 +9,7 @@ from mooring_aws import ecr, eks, ids, settings, sts
 from mooring_aws.credentials import AwsCredentials, Keys
 from mooring_aws.endpoints import endpoints_of
 from mooring_aws.methods import ASSUMED
-from mooring_aws.plan import WIDE, Plan, asks_account, command, plan_of, same_account
+from mooring_aws.plan import WIDE, Plan, asks_account, command, plan_of
 from mooring_aws.session import AwsSession
 
 SLACK = timedelta(minutes=1)
@@ -20,7 +20,7 @@ async def issue(session: AwsSession, request: m.CredentialRequest) -> m.Credenti
     """Credentials for a request, as `plan_of` decides."""
     plan = plan_of(session.config, request, session.context.connector)
     if asks_account(session.config, request):
-        same_account((await session.identity()).account, request.resource_id)
+        ids.same_account((await session.identity()).account, request.resource_id)
     if request.resource_type == ids.EKS:
         keys = await sts.make(session, plan, eks.SIGNING_LIFE, request.consumer)
         return await eks.access(session, request, keys)

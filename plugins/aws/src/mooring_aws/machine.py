@@ -37,6 +37,8 @@ def found_by(session: Any) -> tuple[Keys, str]:
     """The keys that a session's chain finds, and the name of the provider that had them. Blocks."""
     from botocore.exceptions import NoCredentialsError
 
+    # without this, botocore asks for an MFA code on the terminal, and waits
+    session.get_component("credential_provider").get_provider("assume-role")._prompter = _unprompted  # noqa: SLF001
     found = session.get_credentials()
     if found is None:
         raise NoCredentialsError
@@ -51,3 +53,9 @@ def found_by(session: Any) -> tuple[Keys, str]:
         expires_at=m.instant(ends) if ends is not None else None,
     )
     return made, str(found.method)
+
+
+def _unprompted(_: str) -> str:
+    from botocore.exceptions import RefreshWithMFAUnsupportedError
+
+    raise RefreshWithMFAUnsupportedError

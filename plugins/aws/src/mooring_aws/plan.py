@@ -65,7 +65,7 @@ def plan_of(config: settings.AwsConfig, request: m.CredentialRequest, connector:
     if request.resource_id is None and request.resource_type != ids.GENERIC:
         raise m.InvalidConfig(f"name the {request.resource_type} that the credentials are for", field="resource_id")
     if (own := account_of(config)) and request.resource_type == ids.GENERIC:
-        same_account(own, request.resource_id)
+        ids.same_account(own, request.resource_id)
     made = _signing(config, request) if request.resource_type == ids.EKS else _keys(config, request, connector)
     if made.policy is not None:
         compact(made.policy)
@@ -76,20 +76,12 @@ def plan_of(config: settings.AwsConfig, request: m.CredentialRequest, connector:
 
 def account_of(config: settings.AwsConfig) -> str | None:
     """The account that a configuration reaches, where it says so itself: that of its role."""
-    role = settings.role_of(config)
-    return role.split(":")[4] or None if role else None
+    return ids.account_of(settings.role_of(config))
 
 
 def asks_account(config: settings.AwsConfig, request: m.CredentialRequest) -> bool:
     """Whether issuing has to ask which account the connector reaches, for the request names one."""
     return request.resource_type == ids.GENERIC and request.resource_id is not None and account_of(config) is None
-
-
-def same_account(own: str | None, wanted: str | None) -> None:
-    """Raise UnsupportedResource if an account is wanted that is not the connector's own."""
-    if wanted is not None and wanted != own:
-        reached = f"account {own}" if own else "a store without accounts"
-        raise m.UnsupportedResource(f"the connector reaches {reached}, not {wanted}; use a connector of that account")
 
 
 AFTERWARDS: dict[str, tuple[str, ...]] = {

@@ -103,17 +103,19 @@ async def verify(session: AwsSession, resource_id: str | None) -> None:
 
 
 async def discover(session: AwsSession, resource_id: str | None) -> AsyncGenerator[m.Resource, None]:
-    """The buckets; or just the one, which may be visible though the list of all is not."""
+    """The buckets; or just the one, which may be visible though the list of all is not.
+
+    A store may list names that S3 does not give, which nobody can ask for: they are left out.
+    """
     if resource_id is not None:
         await verify(session, resource_id)
         yield m.Resource(type=ids.S3, id=resource_id)
         return
     async for page in session.pages("s3", "ListBuckets", "ContinuationToken", MaxBuckets=PAGE):
-        for bucket in page.get("Buckets", ()):
+        if "Buckets" not in page:  # an empty listing has one that is empty; what has none is no listing
+            raise m.Rejected("the answer lacks Buckets (s3:ListBuckets); check that the endpoint speaks this API")
+        for bucket in page["Buckets"]:
             attributes = {"created": bucket["CreationDate"].isoformat()} if bucket.get("CreationDate") else {}
-            yield m.Resource(
-                type=ids.S3,
-                id=f"s3://{given(bucket, 'Name', 's3:ListBuckets')}",
-                region=bucket.get("BucketRegion"),
-                attributes=attributes,
-            )
+            id = f"s3://{given(bucket, 'Name', 's3:ListBuckets')}"
+            if ids.is_canonical(ids.S3, id):
+                yield m.Resource(type=ids.S3, id=id, region=bucket.get("BucketRegion"), attributes=attributes)

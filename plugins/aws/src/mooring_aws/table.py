@@ -10,6 +10,8 @@ import mooring as m
 
 Row = tuple[type[m.MooringError], str]
 
+SKEWED = "this machine's clock differs too much from that of {who} ({call}); set the clock"
+
 ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "ExpiredToken ExpiredTokenException",
@@ -39,7 +41,7 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     (
         "RequestTimeTooSkewed RequestExpired",
         m.AuthFailed,
-        "this machine's clock differs too much from that of {who} ({call}); set the clock",
+        SKEWED,
     ),
     (
         "InvalidIdentityToken IDPRejectedClaim",
@@ -131,6 +133,10 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
 """Codes in error answers (or HTTP statuses, where an answer has no code that is known)."""
 
 REMARKS: tuple[tuple[str, str, type[m.MooringError], str], ...] = (
+    ("SignatureDoesNotMatch", "Signature expired", m.AuthFailed, SKEWED),
+    ("SignatureDoesNotMatch", "Signature not yet current", m.AuthFailed, SKEWED),
+    ("InvalidSignatureException", "Signature expired", m.AuthFailed, SKEWED),
+    ("InvalidSignatureException", "Signature not yet current", m.AuthFailed, SKEWED),
     (
         "ValidationError",
         "MaxSessionDuration",
@@ -165,9 +171,19 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
         "the name of {endpoint} cannot be resolved ({call}); check the region, the endpoint and DNS",
     ),
     (
-        "SSLError ClientSSLError SSLCertVerificationError",
+        "ClientConnectorCertificateError SSLCertVerificationError",
         m.Unreachable,
         "the certificate of {endpoint} is not trusted ({call}); check the endpoint, or set AWS_CA_BUNDLE",
+    ),
+    (
+        "SSLError ClientSSLError",
+        m.Unreachable,
+        "there is no TLS with {endpoint} ({call}); check that it serves https at that port",
+    ),
+    (
+        "ClientResponseError",
+        m.Unreachable,
+        "{endpoint} does not speak HTTP ({call}); check its port, and whether it is http or https",
     ),
     (
         "ConnectTimeoutError",
@@ -190,7 +206,7 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
         "{endpoint} closed the connection ({call}); try again later",
     ),
     (
-        "ProxyConnectionError",
+        "ProxyConnectionError ClientHttpProxyError",
         m.Unreachable,
         "the proxy cannot be reached ({call}); check HTTPS_PROXY",
     ),
@@ -261,6 +277,14 @@ EXCEPTIONS: tuple[tuple[str, type[m.MooringError], str], ...] = (
     ),
 )
 """Names of exceptions, of botocore, aiohttp and Python, or of classes that they derive from."""
+
+CERTIFICATES = {
+    9: "the certificate of {endpoint} is not valid yet ({call}); check this machine's clock",
+    10: "the certificate of {endpoint} has expired ({call}); have it renewed, or check this machine's clock",
+    62: "the certificate of {endpoint} is for another host ({call}); check the name in the endpoint's URL",
+    64: "the certificate of {endpoint} is for another host ({call}); check the address in the endpoint's URL",
+}
+"""Codes of OpenSSL's verification that say more than that a certificate is not trusted (X509_STORE_CTX_get_error)."""
 
 OTHER = "{who} refused {call} with {code}; see the operation's page in AWS's API reference"
 DENIALS = {

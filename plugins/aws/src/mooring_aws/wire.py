@@ -1,4 +1,4 @@
-"""What goes over the wire: no redirect is followed, and no endless answer is read.
+"""What goes over the wire: no redirect is followed, no endless answer read, and none that is not AWS's is parsed.
 
 A request carries the session token in a header of its own, which aiohttp would take along to wherever it is redirected.
 """
@@ -10,7 +10,11 @@ from typing import Any
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 
-from mooring_aws.errors import LONGEST_ANSWER, Redirected, TooLong
+from mooring_aws.errors import LONGEST_ANSWER, Foreign, Redirected, TooLong, Wordless
+
+CODES = (b"<Code>", b'"__type"', b'"code"', b'"Code"')
+"""How an answer of AWS names its error: in XML, or in JSON. Others, as of gateways, have their status alone."""
+HTML = (b"<!doctype html", b"<html")
 
 
 class Straight(AIOHTTPSession):  # type: ignore[misc]  # botocore has no types
@@ -41,7 +45,10 @@ class _Read(_Unredirected):
         try:
             if _leads_away(response):
                 raise Redirected(response.status)
-            return _Answer(response, await _body(response, sized=method != "HEAD"))
+            body = await _body(response, sized=method != "HEAD")
+            if method != "HEAD":
+                _check(response, body)
+            return _Answer(response, body)
         except BaseException:
             response.close()
             raise
@@ -62,6 +69,15 @@ def _leads_away(response: aiohttp.ClientResponse) -> bool:
     """Whether it is a redirect, but for S3's, which names the bucket's region; others, botocore would ask for ever."""
     redirect = response.status // 100 == 3  # noqa: PLR2004  (3xx)
     return redirect and "x-amz-bucket-region" not in response.headers
+
+
+def _check(response: aiohttp.ClientResponse, body: bytes) -> None:
+    """Refuse what botocore's parsers would trip over, or take for an empty listing."""
+    failed = response.status >= 400  # noqa: PLR2004  (4xx, 5xx)
+    if failed and "x-amzn-errortype" not in response.headers and not any(code in body for code in CODES):
+        raise Wordless(response.status, response.headers.get("retry-after", ""))
+    if not failed and body.lstrip()[:32].lower().startswith(HTML):
+        raise Foreign
 
 
 async def _body(response: aiohttp.ClientResponse, *, sized: bool) -> bytes:

@@ -1,0 +1,312 @@
+"""Every parser of the project, in one table: what turns text or bytes from outside into a value.
+
+A target's check raises where a property does not hold, and says in a word what became of the input. What all hold: only
+errors of ours come out, and none says a secret. What each holds beyond that is in its check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import aws_checks as aws
+import kernel_checks as kernel
+from hypothesis import strategies as st
+from near import CANARY, near
+
+
+class Target(NamedTuple):
+    """One row."""
+
+    parsers: tuple[str, ...]
+    """The functions that it drives, as `module:function`."""
+    inputs: st.SearchStrategy[Any]
+    check: Callable[[Any], str]
+    seeds: tuple[Any, ...] = ()
+    """Inputs that are always tried; each was a defect."""
+    large: Callable[[str], Any] | None = None
+    """An input made of one long text, for what must not take longer than its length."""
+    slow: bool = False
+    """Whether one check takes milliseconds: it opens files, or a library of the vendor's works."""
+
+
+TARGETS: dict[str, Target] = {
+    # the kernel
+    "instant": Target(
+        parsers=("mooring.types:instant",),
+        inputs=kernel.INSTANTS | st.floats() | st.integers() | st.datetimes(),
+        check=kernel.check_instant,
+        large=str,
+    ),
+    "secret": Target(
+        parsers=("mooring.types:Secret.__init__",),
+        inputs=near([CANARY]) | st.just(None) | st.binary(),
+        check=kernel.check_secret,
+        large=str,
+    ),
+    "config": Target(
+        parsers=(
+            "mooring.types:build_config",
+            "mooring.types:_decode",
+            "mooring.types:_malformed",
+            "mooring.types:_plain",
+        ),
+        inputs=kernel.CONFIGS,
+        check=kernel.check_config,
+        seeds=(
+            {"url": "x", "key": "k", "region": None, "present": None, "since": None, "inner": None},
+            {"url": "x", "key": "k", "ratio": "inf"},
+            {"url": "x", "key": "k", "port": f"{CANARY}\ud800"},
+            {"url": "x", "key": "k", "inner": {"size": "nan"}},
+        ),
+        large=lambda text: {"url": text, "key": text, "port": text, "partition": text, "tags": {text: text}},
+    ),
+    "master-keys": Target(
+        parsers=(
+            "mooring.vault._keys:parse_keys",
+            "mooring.vault._keys:_parsed",
+            "mooring.vault._keys:MasterKey.raw",
+            "mooring.vault._keys:_decoded",
+        ),
+        inputs=kernel.KEYS,
+        check=kernel.check_keys,
+        large=str,
+    ),
+    "master-key-file": Target(
+        parsers=("mooring.vault:key_file",),
+        inputs=st.binary() | kernel.KEYS.map(lambda text: text.encode("utf-8", "surrogatepass")),
+        check=kernel.check_key_file,
+        slow=True,
+    ),
+    "seal": Target(
+        parsers=("mooring.vault:Vault.open", "mooring.vault._vault:decrypt"),
+        inputs=kernel.seals(),
+        check=kernel.check_seal,
+    ),
+    "backup": Target(
+        parsers=("mooring.vault._backup:read_backup", "mooring.vault._backup:_chunks"),
+        inputs=kernel.BACKUPS,
+        check=kernel.check_backup,
+        seeds=(b"", kernel.BACKUP, kernel.BACKUP[:-1], kernel.BACKUP + b"x"),
+    ),
+    "shelf-file": Target(
+        parsers=("mooring.shelf:SealedShelf._read",),
+        inputs=kernel.near_bytes([kernel.msgspec.msgpack.encode(kernel.sealed())], ["\x91" * 3000]),
+        check=kernel.check_shelf_file,
+        seeds=(b"\x81\xa1x" + b"\x91" * 5000 + b"\xc0",),
+        slow=True,
+    ),
+    "shelf-content": Target(
+        parsers=("mooring.shelf:SealedShelf._read",),
+        inputs=kernel.ISSUED_TEXTS,
+        check=kernel.check_shelf_content,
+        seeds=("[" * 5000, '{"credentials": ' + "[" * 5000),
+        slow=True,
+    ),
+    "restored": Target(
+        parsers=("mooring.credentials:restore", "mooring.credentials:_seal"),
+        inputs=kernel.REVEALED,
+        check=kernel.check_restore,
+    ),
+    "stored-row": Target(
+        parsers=("mooring.store._sqlite:SqliteStore._connector", "mooring.store._sqlite:_instant"),
+        inputs=kernel.ROWS,
+        check=kernel.check_row,
+        seeds=(
+            {},
+            {"settings": '{"a": ' + "[" * 5000},
+            {"sealed": b"\x81\xa1x" + b"\x91" * 5000 + b"\xc0"},
+            {"ttl": 1e300},
+        ),
+        slow=True,
+    ),
+    "mountinfo": Target(
+        parsers=("mooring.store._sqlite:file_system",),
+        inputs=kernel.MOUNTINFO,
+        check=kernel.check_mounts,
+        seeds=(b"", b"\n", b"36 35 98:0 / /mnt rw\n", b"36 35 98:0 / / rw - \n", b"a b c d /\\000 - x"),
+        slow=True,
+    ),
+    "environment": Target(
+        parsers=("mooring.assembly:settings_from",),
+        inputs=kernel.ENVIRONMENTS,
+        check=kernel.check_environment,
+        seeds=({"MOORING_HOME": "~nobody-there/x"}, {"MOORING_HOME": "~\ud800"}, {"MOORING_HOME": "~\x00"}),
+    ),
+    "columns": Target(
+        parsers=("mooring.cli._output:width",),
+        inputs=near(["80", "0"]),
+        check=kernel.check_columns,
+        seeds=("²", "9" * 5000),
+    ),
+    "span": Target(
+        parsers=("mooring.cli._values:span", "mooring.cli._values:_numbers"),
+        inputs=kernel.SPANS,
+        check=kernel.check_span,
+        seeds=("9" * 5000,),
+        large=str,
+    ),
+    "labels": Target(
+        parsers=("mooring.cli._values:labels", "mooring.cli._values:wanted_labels"),
+        inputs=st.lists(near(["team=ml", "empty=", "env"], ["="]), max_size=4),
+        check=kernel.check_labels,
+        large=lambda text: [text],
+    ),
+    "options": Target(
+        parsers=("mooring.cli._values:to_span", "mooring.cli._values:to_skew", "mooring.cli._values:to_instant"),
+        inputs=kernel.SPANS | kernel.INSTANTS,
+        check=kernel.check_options,
+        seeds=("9" * 5000, CANARY),
+        large=str,
+    ),
+    "arguments": Target(
+        parsers=("mooring.cli._fields:split", "mooring.cli._fields:_field", "mooring.cli._fields:values"),
+        inputs=kernel.ARGUMENTS,
+        check=kernel.check_arguments,
+        seeds=(["--key=\udcff"], ["--spare", f"{CANARY}\udcff"], ["--key", "-", "--spare", "-"]),
+        large=lambda text: [f"--url={text}", f"--key={text}", f"--tags={text}"],
+    ),
+    "secret-source": Target(
+        parsers=("mooring.cli._secrets:Source.read", "mooring.cli._secrets:_file", "mooring.cli._secrets:_checked"),
+        inputs=kernel.SOURCES,
+        check=kernel.check_source,
+        seeds=(b"\xff\xfe", b"x\r\ny\r\n", b"\n"),
+        slow=True,
+    ),
+    "registration": Target(
+        parsers=("mooring.broker._register:_check_name", "mooring.broker._register:_check_labels"),
+        inputs=kernel.REGISTRATIONS,
+        check=kernel.check_registration,
+        slow=True,
+    ),
+    "plugin": Target(
+        parsers=("mooring.registry:bind", "mooring.registry:_check_parts", "mooring.types:unsealable"),
+        inputs=kernel.DESCRIPTIONS,
+        check=kernel.check_plugin,
+    ),
+    "http-reply": Target(
+        parsers=("mooring.http:Http._call", "mooring.http:_refusal", "mooring.http:_retry_after"),
+        inputs=kernel.REPLIES,
+        check=kernel.check_http,
+        seeds=((429, {"retry-after": b"9" * 400}, b""), (200, {}, b"[" * 100_000)),
+        slow=True,
+    ),
+    "http-address": Target(
+        parsers=("mooring.http:Http.at", "mooring.http:_host"),
+        inputs=kernel.ADDRESSES,
+        check=kernel.check_address,
+        large=str,
+    ),
+    # the AWS plugin
+    "aws-id": Target(
+        parsers=(
+            "mooring_aws.ids:canonical",
+            *(f"mooring_aws.ids:{name}" for name in ("_account", "_s3", "_eks", "_ecr")),
+        ),
+        inputs=aws.IDS,
+        check=aws.check_id,
+        seeds=tuple((kind, text) for kind, texts in aws.FORMS.items() for text in texts),
+        large=lambda text: (aws.ids.S3, f"s3://data/{text}"),
+    ),
+    "aws-cluster": Target(
+        parsers=("mooring_aws.ids:_eks",),
+        inputs=st.tuples(st.just(aws.ids.EKS), near(aws.FORMS[aws.ids.EKS], aws.PIECES)),
+        check=aws.check_id,
+        large=lambda text: (aws.ids.EKS, text),
+    ),
+    "aws-registry": Target(
+        parsers=("mooring_aws.ids:_ecr", "mooring_aws.ids:repository_of"),
+        inputs=st.tuples(st.just(aws.ids.ECR), near(aws.FORMS[aws.ids.ECR], aws.PIECES)),
+        check=aws.check_id,
+        large=lambda text: (aws.ids.ECR, f"{aws.ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/{text}"),
+    ),
+    "aws-alias": Target(
+        parsers=("mooring_aws.ids:qualify", "mooring_aws.ids:_of_arn", "mooring_aws.ids:account_of"),
+        inputs=aws.ALIASES,
+        check=aws.check_aliases,
+    ),
+    "aws-covers": Target(parsers=("mooring_aws.ids:covers",), inputs=aws.COVERS, check=aws.check_covers),
+    "aws-settings": Target(
+        parsers=(
+            "mooring_aws.settings:AwsConfig.__post_init__",
+            "mooring_aws.formats:_fits",
+            "mooring_aws.formats:check_role",
+            "mooring_aws.plan:plan_of",
+        ),
+        inputs=aws.settings_of(),
+        check=aws.check_settings,
+        large=lambda text: (
+            "iam-role",
+            {**{name: aws.FIELDS[name] for name in aws.MINIMAL["iam-role"]}, "external_id": text},
+        ),
+    ),
+    "aws-policy": Target(
+        parsers=("mooring_aws.formats:_is_policy", "mooring_aws.policy:session_policy", "mooring_aws.policy:compact"),
+        inputs=aws.POLICIES,
+        check=aws.check_policy,
+        seeds=(
+            '{"Statement": {"a": NaN}}',
+            '{"Statement": [{"a": 1e999}]}',
+            '{"Statement": [{"a": "\ud800"}]}',
+            '{"Statement": [{"a": ' + "[" * 900 + "]" * 900 + "}]}",
+        ),
+        large=str,
+    ),
+    "aws-session-name": Target(
+        parsers=("mooring_aws.sts:session_name",),
+        inputs=st.tuples(near(["prod"]), near(["ann@host"])),
+        check=aws.check_session_name,
+        large=lambda text: (text, text),
+    ),
+    "aws-endpoints": Target(
+        parsers=("mooring_aws.endpoints:_environment", "mooring_aws.endpoints:endpoints_of"),
+        inputs=aws.ENVIRONMENTS,
+        check=aws.check_endpoints,
+    ),
+    "aws-failure": Target(
+        parsers=tuple(f"mooring_aws.errors:{name}" for name in ("translate", "_answered", "_redirected", "plain")),
+        inputs=aws.FAILURES,
+        check=aws.check_failure,
+        large=lambda text: ({"Error": {"Code": text[:64], "Message": text}}, "s3:ListBuckets", text),
+    ),
+    "aws-token-file": Target(
+        parsers=("mooring_aws.sts:_web_token", "mooring_aws.sts:_token_in"),
+        inputs=aws.TOKENS,
+        check=aws.check_token_file,
+        slow=True,
+    ),
+    "aws-answer": Target(
+        parsers=(
+            "mooring_aws.errors:given",
+            "mooring_aws.credentials:Keys.answered",
+            "mooring_aws.session:AwsSession._whoami",
+            "mooring_aws.s3:discover",
+            "mooring_aws.eks:discover",
+            "mooring_aws.eks:access",
+            "mooring_aws.eks:_pem",
+            "mooring_aws.ecr:discover",
+            "mooring_aws.ecr:login",
+            "mooring_aws.ecr:_login",
+        ),
+        inputs=aws.ANSWERS,
+        check=aws.check_answer,
+        seeds=tuple((call, 200, {}, aws.GOOD[call]) for call in aws.CALLS),
+        slow=True,
+    ),
+    "aws-lift": Target(
+        parsers=(
+            "mooring_aws.lift:_find",
+            "mooring_aws.lift:_profile_role",
+            "mooring_aws.lift:_static",
+            "mooring_aws.lift:_places",
+            "mooring_aws.lift:_web_identity",
+            "mooring_aws.machine:found_by",
+        ),
+        inputs=aws.FILES,
+        check=aws.check_lift,
+        seeds=tuple(
+            (aws.CONFIG.encode(), aws.SHARED_FILE.encode(), profile, None) for profile in (None, "dev", "base")
+        ),
+        slow=True,
+    ),
+}

@@ -1,0 +1,108 @@
+"""Each target by examples and a short run that is the same every time; and that no parser is without a target."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from near import SLIPS
+from run import as_test, fuzz
+from targets import TARGETS, Target
+
+SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src")]
+
+READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit",
+           "isdigit", "parsedate_to_datetime", "fullmatch"}  # fmt: skip
+"""What parsers are made of. Beside these, `decode` of msgspec."""
+
+ELSEWHERE: dict[str, str] = {
+    # name: what tests it
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_properties_hold(name: str) -> None:
+    target = TARGETS[name]
+    for seed in target.seeds:
+        target.check(seed)
+    as_test(
+        target,
+        lambda _: None,
+        max_examples=10 if target.slow else 40,
+        derandomize=True,
+        database=None,
+        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+    )()
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.large])
+def test_a_long_input_takes_no_longer_than_its_length(name: str) -> None:
+    """The bound is about hanging: in quadratic time a mebibyte takes many minutes."""
+    target = TARGETS[name]
+    assert target.large is not None
+    for piece in ("a", "1", "-1", "a-1/", "=,", "\n", " User: arn:aws:iam::a", "[", *SLIPS[-6:]):
+        value = target.large(piece * ((1 << 20) // len(piece)))
+        begun = time.monotonic()
+        target.check(value)
+        assert time.monotonic() - begun < 20, f"{name} of {piece!r} repeated"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_parsers_of_the_table_are_there(name: str) -> None:
+    for parser in TARGETS[name].parsers:
+        module, _, path = parser.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert callable(found)
+
+
+def reads(function: ast.AST) -> bool:
+    """Whether a function calls what parsers are made of."""
+    calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+    names = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    names |= {call.id for call in calls if isinstance(call, ast.Name)}
+    decoded = {ast.unparse(call) for call in calls} & {"msgspec.json.decode", "msgspec.msgpack.decode"}
+    return bool(names & READING or decoded)
+
+
+def functions(module: str, tree: ast.Module) -> list[tuple[str, ast.AST]]:
+    """The functions of a module and its classes, by name."""
+    found: list[tuple[str, ast.AST]] = []
+    for node in tree.body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        before = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        found += [
+            (f"{module}:{before}{one.name}", one)
+            for one in inner
+            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+    return found
+
+
+def test_every_parser_has_a_target() -> None:
+    known = {parser for target in TARGETS.values() for parser in target.parsers} | ELSEWHERE.keys()
+    lacking = []
+    for source in SOURCES:
+        for path in sorted(source.rglob("*.py")):
+            module = ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            lacking += [name for name, function in functions(module, tree) if reads(function) and name not in known]
+    assert lacking == [], "give each a target in tests/fuzz/targets.py, or say in ELSEWHERE what tests it"
+
+
+def test_the_runner_shrinks_what_it_finds() -> None:
+    def check(text: str) -> str:
+        assert len(text) < 3
+        return "taken"
+
+    target = Target(parsers=(), inputs=hypothesis.strategies.text(), check=check)
+    with pytest.raises(AssertionError) as caught:
+        fuzz(target, 20, random.Random(1))
+    assert any("value='000'" in note for note in caught.value.__notes__)
