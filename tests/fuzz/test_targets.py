@@ -23,6 +23,7 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 
 ELSEWHERE: dict[str, str] = {
     # name: what tests it
+    "mooring.broker._backup:_sweep": "test_backup.py: names of scratch files of ours",
 }
 
 

@@ -1,6 +1,7 @@
 """Verify, list, update, delete: connectors after they were registered."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import anyio
 import pytest
@@ -347,4 +348,19 @@ async def test_a_connector_whose_plugin_is_missing_can_be_deleted():
         await broker.register("mine", type="fake", auth_method="key")
     async with memory_broker(store=store) as broker:
         await broker.delete("mine")
+        assert await broker.list() == []
+
+
+async def test_a_change_that_was_made_from_what_was_read_is_refused_if_somebody_was_faster():
+    async with memory_broker(Fake()) as broker:
+        read = await broker.register("mine", type="fake", auth_method="key", labels={"count": "1"})
+        for verb in (partial(broker.update, description="mine now"), broker.delete):
+            await broker.update("mine", labels={"count": "2"})
+            with pytest.raises(StoreConflict, match="'mine' was changed since it was read; read it again"):
+                await verb(read)
+            assert (await broker.get("mine")).labels == {"count": "2"}
+
+        read = await broker.get("mine")
+        assert (await broker.update(read, labels={"count": "3"})).labels == {"count": "3"}
+        await broker.delete(await broker.get("mine"))
         assert await broker.list() == []

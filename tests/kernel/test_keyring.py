@@ -176,7 +176,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 
     monkeypatch.setattr(builtins, "__import__", absent)
     for call in calls():
-        assert refused(call).endswith("pip install 'mooring[keyring]'")
+        assert refused(call).endswith("pip install keyring")
 
 
 # A keyring that does not answer

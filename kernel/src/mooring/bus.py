@@ -204,7 +204,9 @@ async def _run(
             await work(job, reply)
     except Exception as error:  # noqa: BLE001  a failure is a reply
         return error
-    return Overdue(f"no answer within {budget}; try again later") if scope.cancelled_caught else None
+    if budget is not None and scope.cancelled_caught:
+        return Overdue(f"no answer within {budget.total_seconds():g} s; try again later")
+    return None
 
 
 @asynccontextmanager

@@ -248,7 +248,7 @@ def test_delete_damaged(cli, damaged, monkeypatch) -> None:
 def test_list_resources_shows_what_is_damaged_as_failed(cli, damaged, home) -> None:
     def rows(*arguments: str, code: int = 0) -> dict[str, bool]:
         found = json.loads(cli("connector", "list-resources", *arguments, "-o", "json", code=code).stdout)
-        return {one["connector_name"]: bool(one["errors"]) for one in found}
+        return {one["connector"]: bool(one["errors"]) for one in found}
 
     assert rows() == {"bad": True, "one": False, "worse": True}
     assert rows("-c", "acme", "-r", "acme-bucket") == {"bad": True, "one": False, "worse": True}

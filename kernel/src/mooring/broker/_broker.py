@@ -204,29 +204,36 @@ class Broker:
         reaching = (one for one in found if _discover.may_reach(self._desk, one, resource_type, resource_id))
         return Connectors(reaching, found.damaged)
 
-    async def update(self, connector: str, *, verify: bool = True, **changes: Unpack[_register.Changes]) -> Connector:
+    async def update(
+        self, connector: str | Connector, *, verify: bool = True, **changes: Unpack[_register.Changes]
+    ) -> Connector:
         """Change a connector, once the vendor has accepted the change. What is issued from now on is by the new one.
 
+        Args:
+            connector: its name; or the connector as it was read, where the changes were made from that.
+            verify: ask the vendor first.
+            changes: see `Changes`.
+
         Raises:
-            StoreConflict: somebody else changed it meanwhile.
+            StoreConflict: somebody else changed it meanwhile, or since it was read.
             InvalidConfig, UnknownAuthMethod, NameTaken, VendorError: nothing was changed.
         """
         desk, issuer = self._opened()
-        found = await desk.find(connector)
+        found = await desk.as_read(connector)
         try:
             return await _register.update(desk, found, changes, check=verify)
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str) -> Connector:
+    async def delete(self, connector: str | Connector) -> Connector:
         """Remove a connector; what it issued lives until it ends.
 
         Raises:
-            StoreConflict: somebody else changed or deleted it meanwhile.
+            StoreConflict: somebody else changed or deleted it meanwhile, or since it was read.
             RecordDamaged: its record cannot be read; see `discard`.
         """
         desk, issuer = self._opened()
-        found = await desk.find(connector)
+        found = await desk.as_read(connector)
         try:
             await _register.delete(desk, found)
         finally:

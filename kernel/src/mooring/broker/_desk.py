@@ -24,6 +24,7 @@ from mooring.errors import (
     NoMasterKey,
     NotPermitted,
     Overdue,
+    StoreConflict,
     Tampered,
     UnknownConnector,
     UnsupportedResource,
@@ -95,6 +96,15 @@ class Desk:
             return connector
         names = [one.name for one in await self.store.list()]
         raise UnknownConnector(f"no connector is named {name_or_id!r}; {suggest(name_or_id, names)}")
+
+    async def as_read(self, connector: str | Connector) -> Connector:
+        """The connector of that name; or this one, if it is still as it was read, else `StoreConflict`."""
+        if isinstance(connector, str):
+            return await self.find(connector)
+        found = await self.find(connector.id)
+        if found.version != connector.version:
+            raise StoreConflict(f"connector {connector.name!r} was changed since it was read; read it again")
+        return found
 
     def permit(self, method: AuthMethod) -> None:
         """Refuse implicit authentication where the configuration does not allow it."""

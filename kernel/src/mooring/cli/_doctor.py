@@ -121,7 +121,7 @@ def _plugins() -> Iterator[Check]:
         detail = one.error or f"{one.distribution} {one.version}"
         yield Check(check=f"plugin {one.name}", status="fail" if one.error else "ok", detail=detail)
     if not found:
-        detail = "no plugin is installed; try: pip install 'mooring[all]'"
+        detail = "no plugin is installed; install one, such as mooring-aws, from where mooring came from"
         yield Check(check="plugins", status="warn", detail=detail)
 
 

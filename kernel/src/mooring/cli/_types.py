@@ -53,7 +53,7 @@ def list_types(type_: str | None, resource_type: str | None, auth_method: str | 
     types = [one for one in types if not auth_method or one.auth_method(auth_method)]
     emit(output, [_summary(one) for one in types], _listed(types))
     if not registry.names():
-        say("No connector type is installed; try: pip install 'mooring[all]'")
+        say("No connector type is installed; install a plugin, such as mooring-aws, from where mooring came from.")
     elif not types:
         say("Nothing was found.")
 

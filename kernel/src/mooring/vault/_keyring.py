@@ -101,7 +101,7 @@ def _bounded(work: Callable[[], T]) -> T:
         except NoMasterKey as error:
             failures.append(error)
         except ModuleNotFoundError:
-            failures.append(NoMasterKey("the OS keyring needs another package: pip install 'mooring[keyring]'"))
+            failures.append(NoMasterKey("the OS keyring needs another package: pip install keyring"))
         except Exception as error:  # noqa: BLE001  a backend may raise anything, and quote anything
             failures.append(NoMasterKey(f"the OS keyring failed: {type(error).__name__}; unlock it and try again"))
 
