@@ -9,11 +9,13 @@ from mooring.testing._example import Example, ExampleConfig, example, example_co
 
 if TYPE_CHECKING:
     from mooring.testing._clocks import ManualClock, VirtualClock
+    from mooring.testing._conformance import ConnectorConformance, Subject
     from mooring.testing._fake import Fake, FakeConfig, FakeSession, memory_broker
     from mooring.testing._powered import ExampleSystem, PoweredExample, powered
 
 _LAZY = {
     "_clocks": ("ManualClock", "VirtualClock"),
+    "_conformance": ("ConnectorConformance", "Subject"),
     "_fake": ("Fake", "FakeConfig", "FakeSession", "memory_broker"),
     "_powered": ("ExampleSystem", "PoweredExample", "powered"),
 }
@@ -28,6 +30,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "ConnectorConformance",
     "Example",
     "ExampleConfig",
     "ExampleSystem",
@@ -36,6 +39,7 @@ __all__ = [
     "FakeSession",
     "ManualClock",
     "PoweredExample",
+    "Subject",
     "VirtualClock",
     "example",
     "example_context",
