@@ -49,7 +49,7 @@ def refusal(code: str) -> str:
     return f"<ErrorResponse><Error><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
 
 
-OVERDUE = "longer than 2 s; check|no answer within 2 s; try"
+OVERDUE = "longer than [23] s; check|no answer within 2 s; try"
 PAGE = "<html><body>canary: please log in</body></html>"
 UNPARSED = r"not one of AWS's|the endpoint failed \(s3:|does not speak HTTP"
 """The second is botocore's word for a success of S3 that it cannot parse."""

@@ -87,12 +87,12 @@ async def register(broker: Broker, name: str, **more: Any) -> Connector:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that lies there, but the shared memory, in which SQLite keeps its locks."""
-    return {one.name: one.read_bytes() for one in sorted(folder.iterdir()) if not one.name.endswith("-shm")}
+    """All that lies there, but what locks are kept in."""
+    return {one.name: one.read_bytes() for one in sorted(folder.iterdir()) if not one.name.endswith(("-shm", ".lock"))}
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(one.name for one in folder.iterdir() if one.suffix != ".lock")
 
 
 def raw(path: Path, *statements: str) -> list[Any]:

@@ -1094,7 +1094,10 @@ async def test_a_home_that_may_only_be_read_serves_what_it_can(kind: str) -> Non
         return
     refused = "it cannot be written; check the rights of the file and its folder"
     assert said[:4] == ["['mine']", "that is there", "here-1", "()"]
-    assert said[4:] == [f"StoreUnavailable: the store {path} is not usable: {refused}"] * 4
+    assert said[4:7] == [f"StoreUnavailable: the store {path} is not usable: {refused}"] * 3
+    assert said[7:] == [
+        f"NoMasterKey: the master key file {home / 'master.key'} cannot be changed: Permission denied; check its folder"
+    ]
 
 
 # SQLite: a full disk

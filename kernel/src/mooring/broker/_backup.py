@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,16 @@ import anyio
 import anyio.to_thread
 
 from mooring.broker._desk import Desk
-from mooring.errors import ConfigError, MooringError, NameTaken, StoreCorrupt, StoreTooNew, StoreUnavailable
+from mooring.broker._keys import alone, rewrap
+from mooring.errors import (
+    ConfigError,
+    KeyRetired,
+    MooringError,
+    NameTaken,
+    StoreCorrupt,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from mooring.store import Portable, Store
 from mooring.types import Struct
 from mooring.vault import BackupNote, read_backup, write_backup
@@ -45,13 +55,23 @@ class Restored(Struct):
 async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
     """Write a sealed backup into a new file: all of the store, as of one moment."""
     store = _portable(desk)
+    async with alone(desk):
+        return await _back_up(desk, store, path, version)
+
+
+async def _back_up(desk: Desk, store: Portable, path: Path, version: str) -> BackupNote:
+    """Everything in it is under the active key, and so is the backup: one key opens it."""
     if await anyio.to_thread.run_sync(os.path.lexists, path):
         raise NameTaken(f"{path} exists already; a backup is written into a new file")
     await desk.prepare_to_seal()
+    active = desk.vault.keys[0].id
+    if any(key.id == active and key.retired_at for key in await desk.store.keys()):
+        raise KeyRetired(f"master key {active!r} was retired by a rotation; put the one that replaced it first")
     async with _scratch(store.path) as image, _scratch(path) as draft:  # what is not sealed stays beside the store
         now = desk.clock.now()
         await store.snapshot(image)
         async with store.reading(image) as copy:
+            await rewrap(desk, copy, Counter())
             found = await copy.list()
         note = BackupNote(created_at=now, connectors=len(found) + len(found.damaged), version=version)
         await anyio.to_thread.run_sync(_seal, desk, note, image, draft, path)
@@ -59,19 +79,30 @@ async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
 
 
 async def restore(desk: Desk, path: Path, version: str, *, replace: bool) -> Restored:
-    """Put what a backup holds in the place of what is stored, in one step."""
+    """Put what a backup holds in the place of what is stored, in one step.
+
+    No key can be made or removed meanwhile. What is restored is wrapped under the active key, and a key that was
+    retired here stays retired.
+    """
     store = _portable(desk)
-    stored = await desk.store.list()
-    count = len(stored) + len(stored.damaged)
-    if count and not replace:
-        raise NameTaken(f"the store holds {count} connectors; to have the backup's in their place, say --replace")
-    async with _opened(desk, path, store.path) as (note, image):
-        saved = None
-        if count:
-            saved = store.path.with_name(f"before-restore-{desk.clock.now():%Y%m%dT%H%M%S.%f}.backup")
-            await back_up(desk, saved, version)
-        await store.restore(image)
-    desk.forget_keys()
+    async with alone(desk):
+        stored = await desk.store.list()
+        count = len(stored) + len(stored.damaged)
+        if count and not replace:
+            raise NameTaken(f"the store holds {count} connectors; to have the backup's in their place, say --replace")
+        async with _opened(desk, path, store.path) as (note, image):
+            saved = None
+            if count:
+                saved = store.path.with_name(f"before-restore-{desk.clock.now():%Y%m%dT%H%M%S.%f}.backup")
+                await _back_up(desk, store, saved, version)
+            async with store.reading(image) as copy:
+                await rewrap(desk, copy, Counter())
+                for key in await desk.store.keys():
+                    await copy.note_key(key)
+                    if key.retired_at is not None:
+                        await copy.retire_key(key.id, key.retired_at)
+            await store.restore(image)
+        desk.forget_keys()
     return Restored(note=note, saved=str(saved) if saved else None)
 
 

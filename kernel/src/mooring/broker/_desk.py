@@ -121,6 +121,8 @@ class Desk:
             NoMasterKey: there is none, but connectors are sealed: a new one would hide that the old one is lost.
             WrongKey: the store knows another key of that name.
         """
+        if self.vault.ring is not None:
+            self.vault.reload()  # another process may have rotated them, or put another ring in place
         if not self.vault.ready():
             if lost := await self.store.key_uses():
                 names = ", ".join(sorted(map(repr, lost)))

@@ -8,6 +8,7 @@ cut short is finished by the next rotation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -19,12 +20,14 @@ import msgspec
 from mooring.broker._desk import Desk, bound
 from mooring.errors import ConfigError, MooringError, StoreConflict, VaultError
 from mooring.events import KeyRotated
-from mooring.store import KeyRecord, Rewrapped
-from mooring.types import Sealed, Struct
+from mooring.store import KeyRecord, Rewrapped, Store
+from mooring.types import Struct
 from mooring.vault import KeyRing, MasterKey, Place
 
 BATCH = 100
 """How many records are wrapped anew in one step."""
+TRIES = 25
+"""How often a record is wrapped anew that is under an old key again: others may write back what they have read."""
 LOCK_POLLS = 100
 LOCK_POLL_SECONDS = 0.1
 
@@ -94,7 +97,7 @@ def _status(key_id: str, key: MasterKey | None, known: KeyRecord | None, uses: i
 
 async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] | None) -> Rotation:
     """Make a new key and wrap everything under it, or finish what an earlier rotation began; see the module."""
-    async with _alone(desk) as ring:
+    async with alone(desk) as ring:
         desk.vault.reload()
         done = None
         if await desk.store.key_uses() or desk.vault.ready():
@@ -112,7 +115,7 @@ async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] 
 
 async def prune(desk: Desk) -> list[str]:
     """Remove the retired keys for good; what was sealed under them before, in backups, does not open any more."""
-    async with _alone(desk) as ring:
+    async with alone(desk) as ring:
         if ring is None:
             raise ConfigError("the master keys are the host's; take the retired ones out of MOORING_MASTER_KEY")
         desk.vault.reload()
@@ -143,9 +146,9 @@ async def _finish(desk: Desk, progress: Callable[[int, int], None] | None) -> Ro
     """
     active = desk.vault.keys[0].id
     await _note_others(desk)
-    rewrapped, retired, refused = 0, list[str](), False
+    rewrapped, retired, refused, tried = 0, list[str](), False, Counter[str]()
     while True:
-        made, problems = await _rewrap(desk, active, rewrapped, progress)
+        made, problems = await rewrap(desk, desk.store, tried, rewrapped, progress)
         rewrapped += made
         old = [key.id for key in await desk.store.keys() if key.id != active and key.retired_at is None]
         gone = [key_id for key_id in old if await desk.store.retire_key(key_id, desk.clock.now())]
@@ -174,33 +177,38 @@ async def _note_others(desk: Desk) -> None:
                 await desk.note_key(key)
 
 
-async def _rewrap(
-    desk: Desk, active: str, before: int, progress: Callable[[int, int], None] | None
+async def rewrap(
+    desk: Desk,
+    store: Store,
+    tried: Counter[str],
+    before: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[int, set[str]]:
     """Wrap what is not under the active key, until a look finds nothing that can be; how many, and why others not."""
-    made, tried = 0, dict[str, Sealed]()
+    made, active = 0, desk.vault.keys[0].id
     while True:
-        connectors = await desk.store.list()
+        connectors = await store.list()
         stale = [(one, one.sealed) for one in connectors if one.sealed and one.sealed.key_id != active]
         problems = {error.message for error in connectors.damaged}
+        problems |= {f"{one.name}: it has lost its seal; register it again" for one in connectors if one.sealed is None}
         closed = await _closed(desk, {sealed.key_id for _, sealed in stale})
         changes: list[Rewrapped] = []
         for connector, sealed in stale:
             try:
                 if error := closed.get(sealed.key_id):
                     raise error
-                if tried.get(connector.id) == sealed:
+                if tried[connector.id] == TRIES:
                     raise StoreConflict("the store does not take the new seal; set one of its secrets anew")
                 wrapped = desk.vault.rewrap(bound(connector), sealed)
             except MooringError as error:
                 problems.add(f"{connector.name}: {error.message}")
             else:
-                tried[connector.id] = sealed
+                tried[connector.id] += 1
                 changes.append(Rewrapped(connector=connector, sealed=wrapped))
         if not changes:
             return made, problems
         for start in range(0, len(changes), BATCH):
-            made += await desk.store.rewrap(changes[start : start + BATCH])
+            made += await store.rewrap(changes[start : start + BATCH])
             if progress is not None:
                 progress(before + made, before + len(changes))
 
@@ -217,7 +225,7 @@ async def _closed(desk: Desk, key_ids: Collection[str]) -> dict[str, VaultError]
 
 
 @asynccontextmanager
-async def _alone(desk: Desk) -> AsyncGenerator[KeyRing | None, None]:
+async def alone(desk: Desk) -> AsyncGenerator[KeyRing | None, None]:
     """The ring, held alone among all processes, if mooring keeps the keys itself."""
     ring = desk.vault.ring
     if ring is None:

@@ -117,7 +117,9 @@ def prune(run: Run, yes: bool) -> None:
         say("There is no retired master key.")
         return
     question = f"Remove {', '.join(retired)} for good? Backups made under them will not open any more."
-    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("without a terminal to ask on, say --yes")
+    if not yes and not click.confirm(question, err=True):
         say("Nothing was removed.")
         raise click.exceptions.Exit(INTERRUPTED)
     gone = with_broker(run, lambda broker: broker.prune_keys())

@@ -6,14 +6,16 @@ Several processes may use it at once. Every write is one short transaction; a bu
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
@@ -35,8 +37,14 @@ from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retire
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.types import Connector, Sealed
 
+T = TypeVar("T")
+
 APPLICATION_ID: Final = 0x6D6F6F72  # "moor", in the file's header (sqlite.org/fileformat.html)
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
+OWN_WAIT_MS: Final = 5
+"""How long a statement waits within SQLite, once the store is open; see `SqliteStore._patiently`."""
+LONGEST_PAUSE: Final = 0.005
+"""Seconds between two tries."""
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
 MIGRATIONS: Final = (
@@ -244,8 +252,8 @@ class SqliteStore:
 
     async def key_uses(self) -> Mapping[str, int]:
         """See `Store.key_uses`."""
-        counts = "SELECT key_id, count(*) FROM connectors WHERE key_id IS NOT NULL GROUP BY key_id"
-        return {str(row[0]): int(row[1]) for row in await self._read(counts, ())}
+        rows = await self._read("SELECT sealed, key_id FROM connectors", ())
+        return Counter(key_id for row in rows if (key_id := _sealed_under(row[0]) or row[1]))
 
     async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
         """See `Store.rewrap`; one statement, so that it is one transaction."""
@@ -339,7 +347,22 @@ class SqliteStore:
         except StoreCorrupt as error:
             return [error.message]
         told = (str(row[0]).removeprefix("*** in database main ***").split() for row in rows if row[0] != "ok")
-        return [f"the file is damaged: {' '.join(words)}" for words in told]
+        problems = [f"the file is damaged: {' '.join(words)}" for words in told]
+        try:
+            made = await self._read("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'", ())
+            if set(made) != _schema():
+                return [*problems, f"the tables of {self._path} are not those that mooring makes; restore a backup"]
+            await self.keys()
+            seals = await self._read("SELECT CAST(name AS BLOB), sealed, key_id FROM connectors", ())
+        except (StoreCorrupt, StoreUnavailable) as error:
+            return [*problems, error.message]
+        except NotTextError:
+            return [*problems, f"{self._path} holds what is not text; restore a backup"]
+        return problems + [
+            f"the record of connector {row[0].decode(errors='replace')!r} does not name the master key that seals it"
+            for row in seals
+            if row[1] is not None and _sealed_under(row[1]) not in (None, row[2])
+        ]
 
     async def changes(self) -> int:
         """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
@@ -348,7 +371,7 @@ class SqliteStore:
 
     async def _read(self, statement: str, values: Iterable[Any]) -> Sequence[sqlite3.Row]:
         try:
-            return tuple(await self._connection.execute_fetchall(statement, values))
+            return tuple(await self._patiently(lambda: self._connection.execute_fetchall(statement, values)))
         except UnicodeEncodeError:
             return ()  # no record holds what is not Unicode
         except sqlite3.Error as error:
@@ -357,6 +380,22 @@ class SqliteStore:
                 raise NotTextError from None  # Python's own error, of text that is not UTF-8
             problem = _translate(error, self._path)
         raise problem
+
+    async def _patiently(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Try again while another process holds the file, up to BUSY_TIMEOUT, with short pauses that differ.
+
+        SQLite's own waiting grows to pauses of a tenth of a second: ten writers then get less done than one.
+        """
+        deadline = anyio.current_time() + BUSY_TIMEOUT.total_seconds()
+        while True:
+            try:
+                return await run()
+            except sqlite3.OperationalError as error:
+                code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+                if code != sqlite3.SQLITE_BUSY or anyio.current_time() >= deadline:
+                    raise
+                error.__traceback__ = None
+            await anyio.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311  no secret
 
     async def _one_by_one(self, where: str, values: Sequence[Any]) -> Connectors:
         """A list of which some record cannot be read even as text."""
@@ -386,10 +425,15 @@ class SqliteStore:
 
     async def _write(self, statement: str, values: Iterable[Any]) -> int:
         """Run one statement as a transaction of its own (the connection is in autocommit mode)."""
-        try:
+
+        async def write() -> int:
             cursor = await self._connection.execute(statement, values)
             changed = cursor.rowcount
             await cursor.close()
+            return changed
+
+        try:
+            changed = await self._patiently(write)
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
@@ -399,19 +443,28 @@ class SqliteStore:
         raise problem
 
     def _connector(self, row: sqlite3.Row) -> Connector:
-        values = dict(zip(COLUMNS, row, strict=True))
         try:
-            values["settings"] = SETTINGS.decode(values["settings"])
-            values["labels"] = LABELS.decode(values["labels"])
-            for column in ("expires_at", "created_at", "updated_at"):
-                values[column] = None if values[column] is None else _instant(values[column])
-            for column in ("expires_skew", "ttl"):
-                values[column] = None if values[column] is None else timedelta(seconds=values[column])
-            for column in ("allow_unnarrowed", "allow_long_lived"):
-                values[column] = bool(values[column])
-            sealed = values["sealed"]
-            values["sealed"] = None if sealed is None else SEALED.decode(sealed)
-            return Connector(**values)
+            return Connector(
+                id=row[0],
+                name=row[1],
+                type=row[2],
+                auth_method=row[3],
+                resource_type=row[4],
+                resource_id=row[5],
+                settings=SETTINGS.decode(row[6]),
+                sealed=None if row[7] is None else SEALED.decode(row[7]),
+                labels=LABELS.decode(row[8]),
+                description=row[9],
+                owner=row[10],
+                expires_at=None if row[11] is None else _instant(row[11]),
+                expires_skew=timedelta(seconds=row[12]),
+                ttl=None if row[13] is None else timedelta(seconds=row[13]),
+                allow_unnarrowed=bool(row[14]),
+                allow_long_lived=bool(row[15]),
+                created_at=_instant(row[16]),
+                updated_at=_instant(row[17]),
+                version=row[18],
+            )
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):
             pass
         raise self._error(row[0], row[1], row[2])
@@ -458,6 +511,15 @@ def _row(connector: Connector) -> tuple[Any, ...]:
         values[column] = None if values[column] is None else values[column].total_seconds()
     values["sealed"] = None if connector.sealed is None else msgspec.msgpack.encode(connector.sealed)
     return (*values.values(), connector.sealed and connector.sealed.key_id)
+
+
+def _schema() -> set[tuple[str, str]]:
+    """The tables and indexes of the current schema."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.create_function("sealed_under", 1, _sealed_under)
+        for script in MIGRATIONS:
+            empty.executescript(script)
+        return set(empty.execute("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
 
 
 def _sealed_under(sealed: bytes | None) -> str | None:
@@ -594,6 +656,7 @@ async def _configure(connection: aiosqlite.Connection, path: Path, *, read_only:
     if version < len(MIGRATIONS):
         await connection.create_function("sealed_under", 1, _sealed_under, deterministic=True)
         await _migrate(connection)
+    await connection.execute(f"PRAGMA busy_timeout = {OWN_WAIT_MS}")
 
 
 def _close_to_others(path: Path) -> None:

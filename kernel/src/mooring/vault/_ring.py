@@ -17,6 +17,9 @@ from mooring.types import Secret
 from mooring.vault import _keyring
 from mooring.vault._keys import KEY_BYTES, MasterKey, parse_keys
 
+LARGEST_BYTES = 1 << 20
+"""No key file is larger."""
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
@@ -157,8 +160,11 @@ def key_file(path: Path) -> tuple[MasterKey, ...]:
     try:
         if not path.exists():
             return ()
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if os.name == "posix" and mode & 0o077:
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_BYTES:
+            reason = "it is not a file of keys; move it away, and restore the key file from where you keep its copy"
+        elif os.name == "posix" and mode & 0o077:
             reason = f"others can read it (mode {mode:04o}); run: chmod 600 {path}"
         else:
             return parse_keys(Secret(path.read_text(encoding="utf-8")), str(path))
