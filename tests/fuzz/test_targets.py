@@ -22,7 +22,7 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 """What parsers are made of. Beside these, `decode` of msgspec."""
 
 ELSEWHERE: dict[str, str] = {
-    # name: what tests it
+    "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py",  # names of our own scratch folders
 }
 
 

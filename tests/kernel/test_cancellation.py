@@ -150,6 +150,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "discover": discover,
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
+    "sweep": lambda broker: broker.sweep(),
     "client": client,
     "subscribe": subscribe,
 }
