@@ -20,6 +20,8 @@ OURS = {
     "connector": "_connectors:short",
     "issue": "_issue:issue",
     "explain": "_issue:explain",
+    "exec": "_exec:exec_",
+    "agent": "_agent:agent",
     "vault": "_vault:group",
     "backup": "_backup:backup",
     "restore": "_backup:restore",
