@@ -509,7 +509,7 @@ class Environ(Protocol):
 
 
 class Serve(Protocol):
-    """Optional: programs that ask for the credential kinds that the type names at an address (`mooring agent`)."""
+    """Optional: programs that ask for the credential kinds that the type names at an address, again and again."""
 
     @hookspec
     def serve(self, request: ServeRequest) -> Served:

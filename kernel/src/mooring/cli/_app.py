@@ -22,6 +22,8 @@ OURS = {
     "explain": "_issue:explain",
     "exec": "_exec:exec_",
     "agent": "_agent:agent",
+    "login": "_login:login",
+    "logout": "_login:logout",
     "vault": "_vault:group",
     "backup": "_backup:backup",
     "restore": "_backup:restore",

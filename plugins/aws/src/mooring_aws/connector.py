@@ -165,6 +165,22 @@ class AwsConnector:
         return serve(request, request.credentials)
 
     @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        """A profile of the aws CLI."""
+        from mooring_aws.login import login
+
+        if not isinstance(request.credentials, AwsCredentials):
+            raise m.UnsupportedResource("mooring-aws configures the aws CLI for AWS credentials alone")
+        return login(request, request.credentials)
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        """Without it again."""
+        from mooring_aws.login import logout
+
+        return logout(request)
+
+    @m.hookimpl
     def client(self, request: m.ClientRequest) -> AbstractAsyncContextManager[Any]:
         """An aioboto3 client or session that renews its credentials."""
         from mooring_aws.clients import client
