@@ -195,6 +195,23 @@ class Acme:
         return m.Environment(variables=variables, files=files)
 
     @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        file = request.file or request.folder / "tool.conf"
+        if file.exists():
+            raise m.InvalidConfig(f"{file} has an entry already")
+        lines = [request.name or request.connector, request.resource_type, *request.command]
+        file.write_text("\n".join(lines))
+        return m.LoginChange(file=str(file), entries=(lines[0],), backup="b", notes=("log in to it",))
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        file = request.file or request.folder / "tool.conf"
+        mine = file.exists() and file.read_text().split("\n")[1] == (request.resource_type or "acme-bucket")
+        if mine:
+            file.unlink()
+        return m.LoginChange(file=str(file), entries=(request.connector,) if mine else ())
+
+    @m.hookimpl
     def serve(self, request: m.ServeRequest) -> m.Served:
         assert isinstance(request.credentials, AcmeCredentials)
         variables = {"ACME_URL": request.url, "ACME_ASK_WITH": request.token, "ACME_OLD": None}
