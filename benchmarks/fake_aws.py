@@ -25,11 +25,10 @@ class FakeAws:
     async def issue_credentials(self, session: Any, request: m.CredentialRequest) -> m.Credentials:
         ends = datetime.now(UTC) + timedelta(hours=12)
         if request.resource_type == "aws-generic":
-            secret, token = m.Secret("s" * 40), m.Secret("t" * 900)
             return AwsCredentials(
                 access_key_id="ASIAEXAMPLE",
-                secret_access_key=secret,
-                session_token=token,
+                secret_access_key=m.Secret("s" * 40),
+                session_token=m.Secret("t" * 900),
                 expires_at=ends,
                 narrowed=True,
             )

@@ -160,7 +160,7 @@ def test_a_vendor_that_refuses_is_told_and_nothing_ends(agent, cli) -> None:
     [
         ((*FIRST, "--", "true"), "agent runs no command; use: mooring exec --refresh CONNECTOR -- COMMAND"),
         ((*FIRST, *FIRST), "two of the connectors set ACME_URL"),
-        ((), "name a CONNECTOR"),
+        ((), "Missing argument CONNECTOR"),
         (("nobody",), "no connector is named 'nobody'"),
     ],
 )

@@ -11,7 +11,7 @@ from mooring.types import instant
 FIRST = ("-r", "acme-bucket", "-i", "acme://first")
 PROBE = """
 import sys
-sys.argv = ["mooring", "issue", "one", "-r", "acme-bucket", "-i", "first"]
+sys.argv = ["mooring", *sys.argv[1:]]
 from mooring.cli import main
 try:
     main()
@@ -97,11 +97,18 @@ def test_issue_is_served_from_the_cache_of_another_process(process, registered) 
     assert first["expires_at"] == second["expires_at"]
 
 
-def test_a_cached_issue_loads_one_plugin_and_no_rich(process, registered) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("issue", "one", *FIRST), ("issue", "one", *FIRST, "-f", "env"), ("exec", "one", *FIRST, "--", "true")],
+    ids=["json", "env", "exec"],
+)
+def test_what_is_cached_is_given_with_one_plugin_and_without_rich(process, registered, arguments) -> None:
     process("issue", "one", *FIRST)
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["cached"] is True
+    command = [sys.executable, "-c", PROBE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
+    if arguments[-1] != "env" and arguments[0] == "issue":
+        assert json.loads(done.stdout)["cached"] is True
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_several_connectors_each_with_its_options(cli, registered, run) -> None:
     [
         ((*FIRST,), 2, "write the command after --"),
         ((*FIRST, "--"), 2, "write the command after --"),
-        (("--", "true"), 2, "name a CONNECTOR"),
+        (("--", "true"), 2, "Missing argument CONNECTOR"),
         (("nobody", "--", "true"), 2, "no connector is named 'nobody'"),
         (("one", "--access", "own", "--", "true"), 2, "--access"),
         (("one", "--nope", "--", "true"), 2, "--nope"),

@@ -96,7 +96,7 @@ class Several(Command):
             wishes.append(Wish(name, leading | options))
             leading = {}
         if not wishes:
-            raise click.UsageError("name a CONNECTOR", ctx)
+            raise click.MissingParameter(ctx=ctx, param_type="argument", param_hint="CONNECTOR")
         ctx.params |= {"wishes": wishes, "rest": args[end + 1 :]}
         return []
 
