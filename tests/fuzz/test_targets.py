@@ -22,6 +22,9 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 """What parsers are made of. Beside these, `decode` of msgspec."""
 
 ELSEWHERE: dict[str, str] = {
+    "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
+    "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
+    "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
     "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py",  # names of our own scratch folders
 }
 

@@ -84,3 +84,32 @@ def test_another_format_or_kind() -> None:
         rendered(FULL, "yaml")
     with pytest.raises(m.UnsupportedResource):
         rendered(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True), "credential-process")
+
+
+def served(credentials: m.Credentials) -> m.Served:
+    request = m.ServeRequest(credentials=credentials, url="http://127.0.0.1:9/0", token=m.Secret("asked-with"))
+    return connector.serve(request)
+
+
+def test_what_the_agent_of_a_container_answers() -> None:
+    found = served(FULL)
+    assert json.loads(found.body.reveal()) == {
+        "AccessKeyId": "ASIAEXAMPLE",
+        "SecretAccessKey": "it's $HOME `id`",
+        "Token": "token==",
+        "Expiration": "2026-01-02T03:04:05Z",
+    }
+    variables = found.environment.variables
+    assert variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://127.0.0.1:9/0"
+    assert variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] == m.Secret("asked-with")
+    assert variables["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:2"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        assert variables[name] is None
+    assert "it's" not in repr(found)
+
+
+def test_long_lived_keys_are_not_served() -> None:
+    with pytest.raises(m.InvalidConfig, match="long-lived AWS keys are not served"):
+        served(LONG)
+    with pytest.raises(m.UnsupportedResource):
+        served(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True))
