@@ -276,3 +276,27 @@ def test_it_ends_quickly_when_the_command_does(run) -> None:
     began = time.monotonic()
     assert run(*FIRST, "--refresh", "--", "true")[0] == 0
     assert time.monotonic() - began < ENDS / 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "files"),
+    [
+        ({"A B": "1"}, ()),
+        ({"A=B": "1"}, ()),
+        ({"": "1"}, ()),
+        ({"A": "1\0"}, ()),
+        ({"A": "1"}, (("A", "f"),)),
+        ({}, (("A", "../f"),)),
+        ({}, (("A", ".."),)),
+        ({}, (("A", "/f"),)),
+    ],
+)
+def test_what_no_process_can_have_is_the_plugins_fault(variables, files) -> None:
+    import mooring as m
+    from mooring.cli._environment import sound
+    from mooring.registry import bind
+    from mooring.testing import powered
+
+    made = tuple(m.EnvironmentFile(variable=one, name=name, content=m.Secret("x")) for one, name in files)
+    with pytest.raises(m.BrokenPlugin, match="names variables or files that no process can have"):
+        sound(bind(powered), m.Environment(variables=variables, files=made))
