@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +16,13 @@ from mooring.assembly import Settings
 
 YARDSTICK = (sys.executable, "-c", "import asyncio, click")
 MOORING = (str(Path(sys.executable).parent / "mooring"),)
+
+ENTRIES: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
+    "issue_env_wall": lambda wish: ("issue", *wish, "--format", "env"),
+    "issue_credential_process_wall": lambda wish: ("issue", *wish, "--format", "credential-process"),
+    "exec_wall": lambda wish: ("exec", *wish, "--", "true"),
+}
+"""What other programs wait for, of credentials that are in the cache."""
 
 
 def figures() -> Iterator[Figure]:
@@ -33,6 +40,10 @@ def figures() -> Iterator[Figure]:
         )  # fmt: skip
         ratio, ours, theirs = against(command, YARDSTICK, environment)
         yield Figure("cached_issue_process_wall", ratio, _times(ours, theirs))
+        for name, entry in ENTRIES.items():
+            words = (*MOORING, *entry(("bench", "-r", "aws-generic", "--consumer", "bench")))
+            ratio, ours, theirs = against(words, YARDSTICK, environment)
+            yield Figure(name, ratio, _times(ours, theirs))
 
 
 async def _issue_once(home: Path) -> None:
@@ -44,6 +55,7 @@ async def _issue_once(home: Path) -> None:
         config = {"region": "eu-west-1", "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "s" * 40}
         await broker.register("bench", type="aws", auth_method="secret-key", config=config, verify=False)
         await broker.issue("bench", resource_type="kubernetes-cluster", resource_id="eu-west-1/c", consumer="bench")
+        await broker.issue("bench", resource_type="aws-generic", consumer="bench")
 
 
 def _times(ours: list[Run], theirs: list[Run]) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import mooring as m
+from mooring_aws import AwsCredentials
 from mooring_aws import connector as aws
 
 
@@ -23,6 +24,14 @@ class FakeAws:
     @m.hookimpl
     async def issue_credentials(self, session: Any, request: m.CredentialRequest) -> m.Credentials:
         ends = datetime.now(UTC) + timedelta(hours=12)
+        if request.resource_type == "aws-generic":
+            return AwsCredentials(
+                access_key_id="ASIAEXAMPLE",
+                secret_access_key=m.Secret("s" * 40),
+                session_token=m.Secret("t" * 900),
+                expires_at=ends,
+                narrowed=True,
+            )
         return m.KubernetesAccess(
             server="https://cluster.invalid", cluster="c", token=m.Secret("t" * 900), expires_at=ends, narrowed=True
         )

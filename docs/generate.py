@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
-from mooring import assembly, credentials, errors, events, hookspecs, types
+from mooring import assembly, credentials, errors, events, hookspecs, registry, types
 from mooring.cli._app import make_app
 from mooring.cli._edge import CODES, EXIT_CODES
+from mooring.cli._shells import formats_of
 from mooring.cli._values import written
 
 DOCS = Path(__file__).parent
@@ -324,7 +325,7 @@ def aws() -> Iterator[str]:
     """The AWS connector type."""
     import mooring_aws
 
-    yield from _connector_type(mooring_aws.connector.describe())
+    yield from _connector_type(mooring_aws.connector)
     yield "## What each access allows"
     yield "The actions of the session policy, as `mooring explain` shows it whole."
     bucket, registry = "s3://bucket", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/repository"
@@ -351,10 +352,11 @@ def _actions(plugin: Any, resource_type: str, resource_id: str, access: types.Ac
     return sorted({action for statement in policy["Statement"] for action in statement["Action"]})
 
 
-def _connector_type(kind: types.ConnectorType) -> Iterator[str]:
+def _connector_type(plugin: Any) -> Iterator[str]:
+    kind = plugin.describe()
     yield f"# {kind.title or kind.name}"
     yield f"Connector type `{kind.name}`. {kind.description}"
-    yield f"Output formats of `mooring issue`: {items(('json', 'yaml', *kind.formats))}."
+    yield f"Output formats of `mooring issue`: {items(('json', 'yaml', *formats_of(registry.bind(plugin))))}."
     yield "## Resource types"
     for reached in kind.resource_types:
         yield f"### {reached.name}"

@@ -24,6 +24,7 @@ ALLOWED = {
     ("cli._vault", "group"): "click's groups are objects of modules",
     ("cli._backup", "group"): "click's groups are objects of modules",
     ("cli._lazy", "CONTEXT"): "a table of settings that nothing writes",
+    ("cli._shells", "SHELLS"): "a table of formats that nothing writes",
     ("cli._types", "NAMES"): "a table of words that nothing writes",
     ("cli._values", "UNITS"): "a table of numbers that nothing writes",
     ("store._sqlite", "SETTINGS"): "a decoder, which keeps nothing",

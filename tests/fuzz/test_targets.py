@@ -23,7 +23,10 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 
 ELSEWHERE: dict[str, str] = {
     # name: what tests it
-    "mooring.broker._backup:_sweep": "test_backup.py: names of scratch files of ours",
+    "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
+    "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
+    "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
+    "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py: names of scratch files of ours",
 }
 
 

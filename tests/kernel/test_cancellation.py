@@ -39,7 +39,7 @@ class PausingStore(MemoryStore):
 
     def __getattribute__(self, name):
         method = super().__getattribute__(name)
-        if name not in ("add", "find", "list", "replace", "delete", "changes"):
+        if name not in ("add", "find", "list", "replace", "delete", "changes", "put_undo", "drop_undo", "undos"):
             return method
 
         async def pausing(*args, **kwargs):
@@ -150,6 +150,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "discover": discover,
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
+    "sweep": lambda broker: broker.sweep(),
     "client": client,
     "subscribe": subscribe,
 }

@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from mooring.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from mooring.store import KeyRecord, MemoryStore, Rewrapped, SqliteStore, Store, open_sqlite
+from mooring.store import KeyRecord, MemoryStore, Rewrapped, SqliteStore, Store, UndoEntry, open_sqlite
 from mooring.store._sqlite import APPLICATION_ID, COLUMNS, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
 from mooring.testing import Fake
 from mooring.types import Connector, Sealed
@@ -454,6 +454,78 @@ async def test_what_is_not_as_it_was_read_is_left_out_and_the_others_are_not(sto
     assert await store.find("relabelled") == later(relabelled, labels={"a": "b"}, sealed=seal("k2", b"anew"))
     assert (await store.find("resealed")).sealed == seal("k1", b"another")
     assert await store.find("gone") is None
+
+
+def undo(id: str, due: timedelta = timedelta(0), **changes: Any) -> UndoEntry:
+    entry = UndoEntry(id=id, connector_id="c", step={"secret": f"s-{id}", "ö": "'"}, due_at=NOW + due)
+    return msgspec.structs.replace(entry, **changes)
+
+
+async def test_the_undo_log_gives_back_what_was_put_by_when_it_is_due(store: Store) -> None:
+    minute = timedelta(minutes=1)
+    late, early, other = undo("1", 2 * minute), undo("2", -minute), undo("3", connector_id="d", attempts=7)
+    for one in (late, early, other):
+        await store.put_undo(one)
+
+    assert await store.undos() == [early, other, late]
+    assert await store.undos(due=NOW - minute) == [early]
+    assert await store.undos(due=NOW - minute - timedelta(microseconds=1)) == []
+    assert await store.undos(due=NOW) == [early, other]
+    assert await store.undos(connector_id="d") == [other]
+    assert await store.undos(connector_id="d", due=NOW - minute) == []
+    assert await store.undos(connector_id="nobody") == []
+
+
+async def test_an_entry_of_the_undo_log_is_replaced_and_dropped_by_its_id(store: Store) -> None:
+    await store.put_undo(undo("1"))
+    again = undo("1", timedelta(hours=1), attempts=3)
+    await store.put_undo(again)
+    await store.put_undo(undo("2"))
+    assert await store.undos() == [undo("2"), again]
+    await store.drop_undo("2")
+    await store.drop_undo("2")
+    await store.drop_undo("nobody's")
+    assert await store.undos() == [again]
+
+
+async def test_an_instant_of_another_zone_is_the_same_in_the_undo_log(store: Store) -> None:
+    there = timezone(timedelta(hours=5, minutes=30))
+    await store.put_undo(undo("1", due_at=NOW.astimezone(there)))
+    assert await store.undos(due=NOW.astimezone(there)) == [undo("1")]
+    assert await store.undos(due=NOW - timedelta(microseconds=1)) == []
+
+
+async def test_the_undo_log_outlives_its_connector(store: Store) -> None:
+    one = connector()
+    await store.add(one)
+    await store.put_undo(undo("1", connector_id=one.id))
+    await store.delete(one)
+    assert await store.undos() == [undo("1", connector_id=one.id)]
+
+
+@pytest.mark.parametrize(
+    "damage", ["step = '[1]'", "step = CAST(x'ff' AS TEXT)", "step = 'cAnArY-90aa'", "due_at = 'cAnArY-90aa'"]
+)
+async def test_a_damaged_entry_of_the_undo_log_is_said_to_be_one(path: Path, damage: str) -> None:
+    async with open_sqlite(path) as store:
+        await store.put_undo(undo("1"))
+    raw(path, f"UPDATE undo_log SET {damage}")
+    async with open_sqlite(path) as store:
+        with pytest.raises(StoreCorrupt) as caught:
+            await store.undos()
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_store_from_before_the_undo_log_gets_one_and_keeps_its_connectors(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.add(connector())
+    raw(path, "DROP TABLE undo_log", f"PRAGMA user_version = {len(MIGRATIONS) - 1}")
+    async with open_sqlite(path) as store:
+        assert list(await store.list()) == [connector()]
+        assert await store.undos() == []
+        await store.put_undo(undo("1"))
+    async with open_sqlite(path) as store:
+        assert await store.undos() == [undo("1")]
 
 
 async def test_a_key_that_is_needed_is_not_retired(store: Store) -> None:

@@ -73,12 +73,37 @@ class Harbour:
         raise m.NothingToLift("there is no harbour on this machine; give the fields")
 
     @m.hookimpl
+    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+        return ()
+
+    @m.hookimpl
     def explain(self, config: Token, request: m.CredentialRequest) -> m.Explanation:
         return m.Explanation(narrowed=True, calls=(f"POST {config.url}/tokens",))
 
     @m.hookimpl
     def render(self, request: m.RenderRequest) -> str:
         return request.format
+
+    @m.hookimpl
+    def environment(self, credentials: m.Credentials) -> m.Environment:
+        file = m.EnvironmentFile(variable="HARBOUR_FILE", name="berth", content=m.Secret("north/7"))
+        return m.Environment(variables={"HARBOUR_TOKEN": m.Secret("t"), "HARBOUR_PROFILE": None}, files=(file,))
+
+    @m.hookimpl
+    def serve(self, request: m.ServeRequest) -> m.Served:
+        return m.Served(body=request.token, environment=m.Environment(variables={"HARBOUR_URL": request.url}))
+
+    @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        return m.LoginChange(file=str(request.file or request.folder), entries=(request.connector,))
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        return m.LoginChange(file=str(request.file or request.folder), entries=())
+
+    @m.hookimpl
+    async def undo(self, session: m.Http, step: Mapping[str, str]) -> None:
+        await session.post_json("/undo", dict(step))
 
     @m.hookimpl
     @asynccontextmanager
@@ -101,8 +126,14 @@ qualify: m.Qualify = Harbour()
 covers: m.Covers = Harbour()
 units: m.Units[m.Http] = Harbour()
 lift: m.Lift = Harbour()
+lift_all: m.LiftAll = Harbour()
 explain: m.Explain[Token] = Harbour()
 render: m.Render = Harbour()
+environment: m.Environ = Harbour()
+serve: m.Serve = Harbour()
+login: m.Login = Harbour()
+logout: m.Logout = Harbour()
+undo: m.Undo[m.Http] = Harbour()
 client: m.Client = Harbour()
 blocking_client: m.BlockingClient = Harbour()
 lifespan: m.Lifespan = Harbour()

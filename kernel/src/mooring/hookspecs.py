@@ -172,6 +172,24 @@ class Environment(Struct):
     files: tuple[EnvironmentFile, ...] = ()
 
 
+class ServeRequest(Struct):
+    """Answer a program of this machine that asks for credentials at an address, again whenever it needs some."""
+
+    credentials: Credentials
+    url: str
+    """Where it asks: an address that only this machine reaches."""
+    token: Secret
+    """What it must send as `Authorization`."""
+
+
+class Served(Struct):
+    """The answer to such a program, and how it finds where to ask."""
+
+    body: Secret
+    environment: Environment
+    content_type: str = "application/json"
+
+
 class LoginRequest(Struct):
     """Let a vendor's own tool, on this machine, get credentials from mooring whenever it needs them."""
 
@@ -490,6 +508,23 @@ class Environ(Protocol):
         ...
 
 
+class Serve(Protocol):
+    """Optional: programs that ask for the credential kinds that the type names at an address, again and again."""
+
+    @hookspec
+    def serve(self, request: ServeRequest) -> Served:
+        """What is answered there, and the variables that lead a program there. Pure.
+
+        >>> from mooring import BearerToken, Secret, ServeRequest
+        >>> from mooring.testing import powered
+        >>> token = BearerToken(token=Secret("t"), expires_at=None, narrowed=True)
+        >>> request = ServeRequest(credentials=token, url="http://127.0.0.1:1/", token=Secret("s"))
+        >>> powered.serve(request).environment.variables["EXAMPLE_URL"]
+        'http://127.0.0.1:1/'
+        """
+        ...
+
+
 class Login(Protocol):
     """Optional: configure a vendor's own tool, for the credential kinds that the type names."""
 
@@ -543,7 +578,8 @@ class Undo(Protocol[SessionT_contra]):
 
         >>> import anyio
         >>> from mooring.testing import powered
-        >>> anyio.run(powered.undo, "u", {"made": "nothing"})
+        >>> print(anyio.run(powered.undo, "u", {"made": "nothing"}))
+        None
         """
         ...
 
@@ -591,6 +627,7 @@ POWERS: tuple[type, ...] = (
     Explain,
     Render,
     Environ,
+    Serve,
     Client,
     BlockingClient,
     Login,

@@ -42,6 +42,8 @@ from mooring.hookspecs import (
     LoginRequest,
     LogoutRequest,
     RenderRequest,
+    Served,
+    ServeRequest,
     Tools,
     VerifyRequest,
 )
@@ -80,6 +82,7 @@ class Route(Struct):
     explain: Callable[[Config, CredentialRequest], Explanation] | None = None
     render: Callable[[RenderRequest], str] | None = None
     environment: Callable[[Credentials], Environment] | None = None
+    serve: Callable[[ServeRequest], Served] | None = None
     client: Callable[[ClientRequest], AbstractAsyncContextManager[Any]] | None = None
     blocking_client: Callable[[BlockingClientRequest], AbstractContextManager[Any]] | None = None
     login: Callable[[LoginRequest], LoginChange] | None = None

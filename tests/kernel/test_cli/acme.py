@@ -114,7 +114,7 @@ class Acme:
                 m.ResourceType(name="acme-account", instances=False, narrowable=False, auth_methods=("key",)),
             ),
             credentials=(AcmeCredentials,),
-            formats=("env",),
+            formats=("lines",),
         )
 
     @m.hookimpl
@@ -168,7 +168,9 @@ class Acme:
         from datetime import UTC, datetime
 
         ends = datetime.now(UTC) + (request.ttl or HOUR)
-        return AcmeCredentials(user="robot", password=m.Secret("p4ss"), expires_at=ends, narrowed=True)
+        return AcmeCredentials(
+            user="robot", password=m.Secret(os.environ.get("ACME_GIVES", "p4ss")), expires_at=ends, narrowed=True
+        )
 
     @m.hookimpl
     async def lift(self, request: m.LiftRequest) -> m.Lifted:
@@ -182,6 +184,38 @@ class Acme:
     def explain(self, config: Key | Role, request: m.CredentialRequest) -> m.Explanation:
         policy = {"allow": [request.access], "on": request.resource_id}
         return m.Explanation(narrowed=True, calls=("acme:Mint",), policy=policy, notes=("for you",))
+
+    @m.hookimpl
+    def environment(self, credentials: m.Credentials) -> m.Environment:
+        assert isinstance(credentials, AcmeCredentials)
+        files = ()
+        if os.environ.get("ACME_FILES"):
+            files = (m.EnvironmentFile(variable="ACME_FILE", name="acme.conf", content=credentials.password),)
+        variables = {"ACME_USER": credentials.user, "ACME_PASSWORD": credentials.password, "ACME_OLD": None}
+        return m.Environment(variables=variables, files=files)
+
+    @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        file = request.file or request.folder / "tool.conf"
+        if file.exists():
+            raise m.InvalidConfig(f"{file} has an entry already")
+        lines = [request.name or request.connector, request.resource_type, *request.command]
+        file.write_text("\n".join(lines))
+        return m.LoginChange(file=str(file), entries=(lines[0],), backup="b", notes=("log in to it",))
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        file = request.file or request.folder / "tool.conf"
+        mine = file.exists() and file.read_text().split("\n")[1] == (request.resource_type or "acme-bucket")
+        if mine:
+            file.unlink()
+        return m.LoginChange(file=str(file), entries=(request.connector,) if mine else ())
+
+    @m.hookimpl
+    def serve(self, request: m.ServeRequest) -> m.Served:
+        assert isinstance(request.credentials, AcmeCredentials)
+        variables = {"ACME_URL": request.url, "ACME_ASK_WITH": request.token, "ACME_OLD": None}
+        return m.Served(body=request.credentials.password, environment=m.Environment(variables=variables))
 
     @m.hookimpl
     def render(self, request: m.RenderRequest) -> str:

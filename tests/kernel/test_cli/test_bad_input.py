@@ -57,7 +57,7 @@ NAMES = [
     Case(("connector", "list-resources", "-r", "acme-bukket"), "did you mean 'acme-bucket'?"),
     Case((*ISSUE, "-i", "a", "--format", CANARY[:3]), "are not written as"),
     Case((*ISSUE, "-i", "a", "--access", "own"), "'--access'"),
-    Case((*ISSUE, "-i", "a", "-o", "jsn"), "use one of: json, yaml, env"),
+    Case((*ISSUE, "-i", "a", "-o", "jsn"), "use one of: json, yaml, lines, env"),
     Case(("connector", "list", "-o", "jsn"), "'-o' / '--output'"),
     Case(("completion", "csh"), "'csh' is not one of"),
 ]

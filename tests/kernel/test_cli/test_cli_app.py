@@ -101,7 +101,16 @@ def test_a_broken_system_plugin_breaks_nothing(cli, install, registered) -> None
     assert cli("helo", code=2).stderr.splitlines()[-1].startswith("Error: no command 'helo'")
     plugins = {one["name"]: one for one in json.loads(cli("plugins", "-o", "json").stdout)}
     assert plugins["acme"]["error"] is None
-    assert plugins["acme"]["powers"] == ["units", "lift", "explain", "render"]
+    assert plugins["acme"]["powers"] == [
+        "units",
+        "lift",
+        "explain",
+        "render",
+        "environment",
+        "serve",
+        "login",
+        "logout",
+    ]
     assert "ZeroDivisionError" in plugins["worse"]["error"]
     assert "ZeroDivisionError" in cli("plugins").stdout
 

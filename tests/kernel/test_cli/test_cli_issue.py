@@ -11,7 +11,7 @@ from mooring.types import instant
 FIRST = ("-r", "acme-bucket", "-i", "acme://first")
 PROBE = """
 import sys
-sys.argv = ["mooring", "issue", "one", "-r", "acme-bucket", "-i", "first"]
+sys.argv = ["mooring", *sys.argv[1:]]
 from mooring.cli import main
 try:
     main()
@@ -37,7 +37,7 @@ def test_issue_says_what_was_clamped(cli, registered) -> None:
     assert data["clamped"] == ["the ttl of 48h was shortened to 12h, the bound of key"]
     result = cli("issue", "one", *FIRST, "--ttl", "2d", "--format", "env")
     assert result.stderr == "Note: the ttl of 48h was shortened to 12h, the bound of key.\n"
-    assert result.stdout.startswith("ACME_USER=")
+    assert "export ACME_USER=" in result.stdout
 
 
 def test_issue_says_when_an_object_was_taken_as_a_prefix(cli, registered) -> None:
@@ -48,9 +48,46 @@ def test_issue_says_when_an_object_was_taken_as_a_prefix(cli, registered) -> Non
 
 
 def test_issue_in_the_plugins_formats(cli, registered) -> None:
-    assert cli("issue", "one", *FIRST, "--format", "env").stdout == "ACME_USER=robot\nACME_PASSWORD=p4ss\n"
+    assert cli("issue", "one", *FIRST, "--format", "lines").stdout == "ACME_USER=robot\nACME_PASSWORD=p4ss\n"
     error = cli("issue", "one", *FIRST, "--format", "toml", code=2).stderr
-    assert "acme credentials are not written as 'toml'; use one of: json, yaml, env" in error
+    known = "json, yaml, lines, env, posix, fish, powershell, dotenv"
+    assert f"acme credentials are not written as 'toml'; use one of: {known}" in error
+
+
+@pytest.mark.parametrize(
+    ("format", "lines"),
+    [
+        ("env", ["unset ACME_OLD", "export ACME_USER=robot", "export ACME_PASSWORD=p4ss"]),
+        ("posix", ["unset ACME_OLD", "export ACME_USER=robot", "export ACME_PASSWORD=p4ss"]),
+        ("fish", ["set -e ACME_OLD", "set -gx ACME_USER 'robot'", "set -gx ACME_PASSWORD 'p4ss'"]),
+        (
+            "powershell",
+            [
+                "Remove-Item -ErrorAction Ignore Env:ACME_OLD",
+                "$env:ACME_USER = 'robot'",
+                "$env:ACME_PASSWORD = 'p4ss'",
+            ],
+        ),
+        ("dotenv", ["ACME_USER=robot", "ACME_PASSWORD=p4ss"]),
+    ],
+)
+def test_issue_in_the_formats_of_shells(cli, registered, format, lines) -> None:
+    result = cli("issue", "one", *FIRST, "--format", format)
+    assert (result.stdout.splitlines(), result.stderr) == (lines, "")
+
+
+def test_what_needs_a_file_is_not_written_as_variables(cli, registered, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_FILES", "1")
+    for format in ("env", "dotenv", "fish"):
+        assert cli("issue", "one", *FIRST, "--format", format, code=2).stderr == (
+            f"Error: acme credentials need a file (ACME_FILE), which {format!r} has no place for; "
+            "use mooring exec, or one of: json, yaml, lines\n"
+        )
+
+
+def test_describe_type_lists_all_formats(cli) -> None:
+    data = json.loads(cli("connector", "describe-type", "acme", "-o", "json").stdout)
+    assert data["formats"] == ["json", "yaml", "lines", "env", "posix", "fish", "powershell", "dotenv"]
 
 
 def test_issue_is_served_from_the_cache_of_another_process(process, registered) -> None:
@@ -60,11 +97,18 @@ def test_issue_is_served_from_the_cache_of_another_process(process, registered) 
     assert first["expires_at"] == second["expires_at"]
 
 
-def test_a_cached_issue_loads_one_plugin_and_no_rich(process, registered) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("issue", "one", *FIRST), ("issue", "one", *FIRST, "-f", "env"), ("exec", "one", *FIRST, "--", "true")],
+    ids=["json", "env", "exec"],
+)
+def test_what_is_cached_is_given_with_one_plugin_and_without_rich(process, registered, arguments) -> None:
     process("issue", "one", *FIRST)
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["cached"] is True
+    command = [sys.executable, "-c", PROBE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
+    if arguments[-1] != "env" and arguments[0] == "issue":
+        assert json.loads(done.stdout)["cached"] is True
 
 
 @pytest.mark.parametrize(

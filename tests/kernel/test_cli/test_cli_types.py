@@ -75,8 +75,14 @@ def test_list_types_loads_no_sdk_and_no_event_loop(acme, install) -> None:
 
 
 def test_describe_type(cli) -> None:
-    text = cli("connector", "describe-type", "acme").stdout
-    for part in ("acme:List", "acme://NAME", "units, lift, explain, render", "json, env", "minimum 15m, default 1h"):
+    text, formats = cli("connector", "describe-type", "acme").stdout, "json, yaml, lines, env"
+    for part in (
+        "acme:List",
+        "acme://NAME",
+        "units, lift, explain, render",
+        formats,
+        "minimum 15m, default 1h",
+    ):
         assert part in text
     lines = [line.split() for line in text.splitlines()]
     assert ["token", "secret", "yes", "the", "token"] in lines

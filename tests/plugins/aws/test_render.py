@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,16 +27,17 @@ def rendered(credentials: m.Credentials, form: str) -> str:
     return connector.render(m.RenderRequest(credentials=credentials, format=form))
 
 
-def in_a_shell(text: str) -> dict[str, str]:
-    script = text + "env -0"
-    start = {"PATH": "/usr/bin:/bin", "AWS_SESSION_TOKEN": "left from before"}
-    shown = subprocess.run(["/bin/sh", "-ec", script], capture_output=True, check=True, env=start).stdout.decode()
-    pairs = (line.partition("=") for line in shown.split("\0"))
-    return {name: value for name, _, value in pairs if name.startswith("AWS_")}
+def variables(credentials: m.Credentials) -> dict[str, str | None]:
+    found = connector.environment(credentials)
+    assert found.files == ()
+    return {name: value.reveal() if isinstance(value, m.Secret) else value for name, value in found.variables.items()}
 
 
-def test_exports_survive_a_shell() -> None:
-    assert in_a_shell(rendered(FULL, "env")) == {
+UNSET = {"AWS_PROFILE": None, "AWS_DEFAULT_PROFILE": None}
+
+
+def test_the_variables_of_a_program() -> None:
+    assert variables(FULL) == UNSET | {
         "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "it's $HOME `id`",
         "AWS_SESSION_TOKEN": "token==",
@@ -50,7 +50,12 @@ def test_exports_survive_a_shell() -> None:
 
 
 def test_a_long_lived_key_unsets_the_token_of_another() -> None:
-    assert in_a_shell(rendered(LONG, "env")) == {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s"}
+    assert variables(LONG) == UNSET | {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_SESSION_TOKEN": None,
+        "AWS_CREDENTIAL_EXPIRATION": None,
+    }
 
 
 @pytest.mark.parametrize("credentials", [FULL, LONG])
@@ -78,4 +83,33 @@ def test_another_format_or_kind() -> None:
     with pytest.raises(m.InvalidConfig, match="credential-process"):
         rendered(FULL, "yaml")
     with pytest.raises(m.UnsupportedResource):
-        rendered(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True), "env")
+        rendered(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True), "credential-process")
+
+
+def served(credentials: m.Credentials) -> m.Served:
+    request = m.ServeRequest(credentials=credentials, url="http://127.0.0.1:9/0", token=m.Secret("asked-with"))
+    return connector.serve(request)
+
+
+def test_what_the_agent_of_a_container_answers() -> None:
+    found = served(FULL)
+    assert json.loads(found.body.reveal()) == {
+        "AccessKeyId": "ASIAEXAMPLE",
+        "SecretAccessKey": "it's $HOME `id`",
+        "Token": "token==",
+        "Expiration": "2026-01-02T03:04:05Z",
+    }
+    variables = found.environment.variables
+    assert variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://127.0.0.1:9/0"
+    assert variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] == m.Secret("asked-with")
+    assert variables["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:2"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        assert variables[name] is None
+    assert "it's" not in repr(found)
+
+
+def test_long_lived_keys_are_not_served() -> None:
+    with pytest.raises(m.InvalidConfig, match="long-lived AWS keys are not served"):
+        served(LONG)
+    with pytest.raises(m.UnsupportedResource):
+        served(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True))

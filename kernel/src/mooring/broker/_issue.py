@@ -185,8 +185,7 @@ class Issuer:
         try:
             with doing("issue", connector, key.resource_id):
                 asked_at = desk.clock.now()
-                credentials = await self._ask(connector, route, _request(connector, key, consumer))
-                _enforce(connector, route, key, credentials, desk.clock.now())
+                credentials = await self._ask(connector, route, key, consumer)
         except MooringError as error:
             desk.bus.publish(
                 IssueFailed(
@@ -225,21 +224,23 @@ class Issuer:
         )
         return issued
 
-    async def _ask(self, connector: Connector, route: Route, request: CredentialRequest) -> Credentials:
-        undoing = self._desk.undoing(connector)
+    async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str) -> Credentials:
+        request, undoing, failed = _request(connector, key, consumer), self._desk.undoing(connector), True
         try:
             with within(self._desk.budgets.issue, "the vendor's answer"):
-                async with self._desk.session(connector, route, request.consumer, undoing) as session:
+                async with self._desk.session(connector, route, consumer, undoing) as session:
                     with guard(route, "issue_credentials"):
                         hook = "issue_credentials"  # what it gives is in no variable here, as it may not be sealed
-                        return _sound(
+                        credentials = _sound(
                             route, checked(route, hook, await route.issue_credentials(session, request), Credentials)
                         )
+            _enforce(connector, route, key, credentials, self._desk.clock.now())
+            failed = False
+            return credentials
         finally:
-            if undoing.left:
+            if left := undoing.left(failed=failed):
                 with anyio.move_on_after(UNDO_SECONDS, shield=True):  # what is left then, the sweep undoes
-                    await undo(self._desk, undoing.left)
-        raise AssertionError  # `within` has raised
+                    await undo(self._desk, left)
 
 
 def _sound(route: Route, credentials: Credentials) -> Credentials:

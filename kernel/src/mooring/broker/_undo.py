@@ -8,13 +8,14 @@ failure is tried again later, ever more seldom, and never dropped.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 import anyio
 import msgspec
 
 from mooring.broker._desk import Desk, doing, guard, within
-from mooring.errors import MooringError
+from mooring.errors import MooringError, StoreError
 from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import UndoEntry
 
@@ -36,10 +37,9 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            try:
+            with suppress(StoreError):  # whoever calls the broker is told of it; here it is tried again
                 await sweep(self._desk)
-            finally:
-                self._idle.set()
+            self._idle.set()
             await anyio.sleep(PAUSE.total_seconds())
 
     async def settle(self) -> None:
@@ -88,18 +88,21 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
         attempts = entry.attempts + 1
         later = min(FIRST_RETRY * 2 ** min(entry.attempts, 16), LAST_RETRY)
         due = desk.clock.now() + later
-        await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
+        with suppress(StoreError):  # then it is due as it was
+            await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
         kind, message = type(error).__name__, error.message
         desk.bus.publish(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
         return False
-    await desk.store.drop_undo(entry.id)
+    with suppress(StoreError):  # then it is undone once more, which does no harm
+        await desk.store.drop_undo(entry.id)
     desk.bus.publish(RemovalFinished(at=desk.clock.now(), **about))
     return True
 
 
 async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
     """Nobody can reach it any more: its connector was deleted."""
-    await desk.store.drop_undo(entry.id)
+    with suppress(StoreError):
+        await desk.store.drop_undo(entry.id)
     message = "its connector is gone; remove it by hand"
     failed = RemovalFailed(
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about

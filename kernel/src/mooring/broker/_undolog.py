@@ -24,6 +24,7 @@ class Undoing:
         self._connector_id = connector_id
         self._budget = budget
         self._open: dict[str, UndoEntry] = {}
+        self._kept: dict[str, UndoEntry] = {}
 
     async def begin(self, step: Mapping[str, str]) -> str:
         """See `UndoLog.begin`."""
@@ -35,15 +36,17 @@ class Undoing:
 
     async def keep(self, entry: str, until: datetime) -> None:
         """See `UndoLog.keep`."""
-        await self._store.put_undo(msgspec.structs.replace(self._open[entry], due_at=until))
+        kept = msgspec.structs.replace(self._open[entry], due_at=until)
+        await self._store.put_undo(kept)
         del self._open[entry]
+        self._kept[entry] = kept
 
     async def done(self, entry: str) -> None:
         """See `UndoLog.done`."""
         await self._store.drop_undo(entry)
         self._open.pop(entry, None)
+        self._kept.pop(entry, None)
 
-    @property
-    def left(self) -> tuple[UndoEntry, ...]:
-        """What was begun, and neither kept nor done."""
-        return tuple(self._open.values())
+    def left(self, *, failed: bool) -> tuple[UndoEntry, ...]:
+        """What nobody needs now that the request has ended: what was not kept, and if it failed, that too."""
+        return (*self._open.values(), *(self._kept.values() if failed else ()))

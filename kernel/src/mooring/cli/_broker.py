@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mooring.cli._output import say
@@ -27,25 +27,32 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     Raises:
         KeyboardInterrupt: after the broker has closed, when interrupted.
     """
-    from mooring.assembly import open_broker, settings_from
     from mooring.cli._loop import run_interruptible
+
+    opened = opening(run, alone=alone)
+
+    async def main() -> T:
+        async with opened as broker:
+            return await work(broker)
+
+    begin()
+    with quiet(run):
+        return run_interruptible(main)
+
+
+def opening(run: Run, *, alone: bool = False) -> AbstractAsyncContextManager[Broker]:
+    """A broker of the settings that the environment has; see `with_broker`."""
+    from mooring.assembly import open_broker, settings_from
 
     settings = settings_from()
     places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
     needed = any("://" in (place or "") for place in places)
-
-    async def main() -> T:
-        options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
-        async with open_broker(**options, system_plugins=() if alone and not needed else None) as broker:
-            return await work(broker)
-
-    begin()
-    with _quiet(run):
-        return run_interruptible(main)
+    options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
+    return open_broker(**options, system_plugins=() if alone and not needed else None)
 
 
 @contextmanager
-def _quiet(run: Run) -> Generator[None, None, None]:
+def quiet(run: Run) -> Generator[None, None, None]:
     """What libraries log, and what fails where nobody can catch it, may quote anything: --debug shows it, masked.
 
     Where the process is ours it stays so to its very end, which some write their last words at.

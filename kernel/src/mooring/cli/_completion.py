@@ -8,6 +8,7 @@ import click
 
 from mooring.cli._lazy import command
 from mooring.cli._output import put
+from mooring.cli._shells import formats_of
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -63,7 +64,7 @@ def complete_auth_method(ctx: click.Context, _param: click.Parameter, incomplete
 
 def complete_format(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Formats of `issue`, of any plugin."""
-    names = {"json", "yaml"}.union(*(route.type.formats for route in _routes(ctx)))
+    names = {"json", "yaml"}.union(*(formats_of(route) for route in _routes(ctx)))
     return sorted(name for name in names if name.startswith(incomplete))
 
 

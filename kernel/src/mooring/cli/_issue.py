@@ -2,88 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from mooring.broker._desk import checked, guard
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector, complete_format, complete_resource_type
+from mooring.cli._completion import complete_format
 from mooring.cli._edge import Run
+from mooring.cli._environment import environment_of, in_clear, owner, secrets_of
 from mooring.cli._lazy import command
 from mooring.cli._output import Table, Title, emit, encoded, output_option, put, say
-from mooring.cli._values import to_span
+from mooring.cli._shells import SHELLS, formats_of
+from mooring.cli._wishes import one_wish
 from mooring.credentials import Issued, kind_of, reveal
-from mooring.errors import InvalidConfig, UnknownConnectorType
-from mooring.hookspecs import Explanation, RenderRequest
-from mooring.registry import Registry, Route
-from mooring.types import ACCESSES, Access, Secret
+from mooring.errors import InvalidConfig
+from mooring.hookspecs import Environment, Explanation, RenderRequest
+from mooring.registry import Registry
+from mooring.types import Access
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 PLAIN = ("json", "yaml")
 """The formats that need no plugin."""
 
 
-def _wish(command: F) -> F:
-    """The arguments that say what is wanted."""
-    for option in (
-        click.option(
-            "--consumer",
-            metavar="NAME",
-            help="Who gets the credentials, for the record; you and this machine, unless given.",
-        ),
-        click.option(
-            "--access",
-            type=click.Choice(ACCESSES),
-            default="read",
-            show_default=True,
-            help="What may be done; each includes the one before.",
-        ),
-        click.option(
-            "--ttl",
-            metavar="DURATION",
-            callback=to_span,
-            help="How long they shall live: 15m, 1h30m, or seconds; the connector's default, unless given.",
-        ),
-        click.option(
-            "-i",
-            "--resource-id",
-            metavar="ID",
-            help="The resource, in any form that describe-type lists, such as s3://bucket/prefix/.",
-        ),
-        click.option(
-            "-r",
-            "--resource-type",
-            metavar="TYPE",
-            shell_complete=complete_resource_type,
-            help="The resource's type, such as s3-bucket.",
-        ),
-        click.argument("name", shell_complete=complete_connector),
-    ):
-        command = option(command)
-    return command
-
-
 @command("issue")
-@_wish
+@one_wish
 @click.option("-f", "-o", "--format", "--output", "format", default="json", metavar="FORMAT",
               shell_complete=complete_format,
-              help="json, yaml, or one that describe-type lists: env, credential-process, ...")  # fmt: skip
+              help="json, yaml, or one that describe-type lists: env, dotenv, credential-process, ...")  # fmt: skip
 @click.pass_obj
 def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, **wish: Any) -> None:
     """Issue short-lived credentials for exactly one resource. They are printed in clear, so mind where that goes."""
 
     async def work(broker: Broker) -> tuple[Issued, str]:
         issued = await broker.issue(name, access=access, ttl=ttl, **wish)
-        values = [getattr(issued.credentials, field) for field in issued.credentials.__struct_fields__]
-        run.mask.learn(*(one for one in values if isinstance(one, Secret)))
+        run.mask.learn(*secrets_of(issued.credentials))
         return issued, _written(broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
@@ -110,24 +70,28 @@ def _widened(given: str | None, canonical: str | None) -> bool:
 def _written(registry: Registry, issued: Issued, format: str) -> str:
     if format in PLAIN:
         return encoded(format, _data(issued))
-    route = _renders(registry, issued)
-    formats = route.type.formats if route and route.render else ()
-    if route is None or route.render is None or format not in formats:
-        kind, known = kind_of(issued.credentials), ", ".join((*PLAIN, *formats))
-        raise InvalidConfig(f"{kind} credentials are not written as {format!r}; use one of: {known}", field="format")
-    return route.render(RenderRequest(credentials=issued.credentials, format=format))
+    route = owner(registry, issued)
+    if route is not None and route.render is not None and format in route.type.formats:
+        request = RenderRequest(credentials=issued.credentials, format=format, variables=dict(os.environ))
+        with guard(route, "render"):
+            return checked(route, "render", route.render(request), str)
+    if route is not None and route.environment is not None and format in SHELLS:
+        return _exported(environment_of(registry, issued), issued, formats_of(route), format)
+    kind, known = kind_of(issued.credentials), ", ".join((*PLAIN, *(formats_of(route) if route else ())))
+    raise InvalidConfig(f"{kind} credentials are not written as {format!r}; use one of: {known}", field="format")
 
 
-def _renders(registry: Registry, issued: Issued) -> Route | None:
-    """The plugin that renders them, if any does; if it is the one that issued them, no other is imported."""
-    route = registry.route(issued.connector_type)
-    kinds = {kind_of(kind) for kind in route.type.credentials}
-    if kind_of(issued.credentials) in kinds:
-        return route
-    try:
-        return registry.renders(issued.credentials)
-    except UnknownConnectorType:
-        return None
+def _exported(environment: Environment, issued: Issued, formats: tuple[str, ...], format: str) -> str:
+    """The variables; where there are files too, they would not do."""
+    if environment.files:
+        names = ", ".join(file.variable for file in environment.files)
+        others = ", ".join((*PLAIN, *(one for one in formats if one not in SHELLS)))
+        raise InvalidConfig(
+            f"{kind_of(issued.credentials)} credentials need a file ({names}), which {format!r} has no place for; "
+            f"use mooring exec, or one of: {others}",
+            field="format",
+        )
+    return SHELLS[format](in_clear(environment))
 
 
 def _data(issued: Issued) -> dict[str, Any]:
@@ -138,7 +102,7 @@ def _data(issued: Issued) -> dict[str, Any]:
 
 
 @command("explain")
-@_wish
+@one_wish
 @output_option
 @click.pass_obj
 def explain(run: Run, /, name: str, access: Access, ttl: timedelta | None, output: str, **wish: Any) -> None:

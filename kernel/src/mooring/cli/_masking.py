@@ -36,8 +36,8 @@ class Masking:
 
     def __call__(self, text: str) -> str:
         """The text without the secrets."""
-        forms = {form for secret in (*self._known, *self._surrounding()) for form in _forms(secret)}
-        present = [form for form in forms if len(form) >= MIN_LENGTH and form in text]
+        found = {form for secret in (*self._known, *self._surrounding()) for form in forms(secret)}
+        present = [form for form in found if len(form) >= MIN_LENGTH and form in text]
         if not present:
             return text
         pattern = "|".join(re.escape(form) for form in sorted(present, key=len, reverse=True))
@@ -51,7 +51,8 @@ class Masking:
                 yield from (part for part in parts if len(part) >= MIN_SURROUNDING)
 
 
-def _forms(text: str) -> Iterator[str]:
+def forms(text: str) -> Iterator[str]:
+    """How a secret may look where somebody wrote it."""
     for part in _parts(text):
         encoded = part.encode(errors="surrogateescape")
         yield part

@@ -11,6 +11,7 @@ from mooring.cli._completion import complete_auth_method, complete_resource_type
 from mooring.cli._known import check_known
 from mooring.cli._lazy import command
 from mooring.cli._output import Table, Title, emit, output_option, say
+from mooring.cli._shells import formats_of
 from mooring.cli._values import written
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, ConfigField, ConnectorType, Lifetime, ResourceType, fields_of
@@ -102,7 +103,7 @@ def describe_type(type_: str, resource_type: str | None, auth_method: str | None
         "description": route.type.description,
         "distribution": route.distribution,
         "powers": list(route.powers),
-        "formats": ["json", *route.type.formats],
+        "formats": ["json", "yaml", *formats_of(route)],
         "resource_types": [_kind(one, route) for one in kinds],
         "auth_methods": [_method(one) for one in methods],
     }

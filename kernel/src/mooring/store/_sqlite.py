@@ -280,8 +280,8 @@ class SqliteStore:
 
     async def put_undo(self, entry: UndoEntry) -> None:
         """See `Store.put_undo`. Instants are written in UTC, so that they sort as text."""
-        step, due = msgspec.json.encode(entry.step).decode(), entry.due_at.astimezone(UTC).isoformat(timespec="seconds")
-        values = (entry.id, entry.connector_id, step, due, entry.attempts)
+        step = msgspec.json.encode(entry.step).decode()
+        values = (entry.id, entry.connector_id, step, _in_utc(entry.due_at), entry.attempts)
         await self._write("INSERT OR REPLACE INTO undo_log VALUES (?, ?, ?, ?, ?)", values)
 
     async def drop_undo(self, entry_id: str) -> None:
@@ -293,7 +293,7 @@ class SqliteStore:
         wheres, values = ["1"], []
         if due is not None:
             wheres.append("due_at <= ?")
-            values.append(due.astimezone(UTC).isoformat(timespec="seconds"))
+            values.append(_in_utc(due))
         if connector_id is not None:
             wheres.append("connector_id = ?")
             values.append(connector_id)
@@ -306,7 +306,7 @@ class SqliteStore:
                 )
                 for row in await self._read(statement, values)
             ]
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, NotTextError):
             pass
         raise StoreCorrupt(f"a record of the undo log in {self._path} is damaged; restore a backup")
 
@@ -481,6 +481,10 @@ class SqliteStore:
         except (ValueError, TypeError):
             pass
         raise StoreCorrupt(f"the record of a master key in {self._path} is damaged; restore a backup")
+
+
+def _in_utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _instant(text: str) -> datetime:

@@ -92,6 +92,13 @@ class PoweredExample(Example):
         return m.Environment(variables={"EXAMPLE_TOKEN": credentials.token})
 
     @m.hookimpl
+    def serve(self, request: m.ServeRequest) -> m.Served:
+        """The token; the address and what it asks for, in variables."""
+        assert isinstance(request.credentials, m.BearerToken)  # noqa: S101  the one kind that the type names
+        environment = m.Environment(variables={"EXAMPLE_URL": request.url, "EXAMPLE_ASK_WITH": request.token})
+        return m.Served(body=request.credentials.token, content_type="text/plain", environment=environment)
+
+    @m.hookimpl
     def login(self, request: m.LoginRequest) -> m.LoginChange:
         """A line in a file: the command that gives a token."""
         file = request.file or request.folder / "logins"
@@ -182,5 +189,5 @@ powered = PoweredExample()
 contract: m.Connector[ExampleConfig, str] = powered
 powers: tuple[m.Qualify, m.Covers, m.Units[str], m.Lift, m.Explain[ExampleConfig], m.Render] = (powered,) * 6
 more_powers: tuple[m.Client, m.BlockingClient, m.Lifespan, m.LiftAll, m.Environ] = (powered,) * 5
-local_powers: tuple[m.Login, m.Logout, m.Undo[str]] = (powered,) * 3
+local_powers: tuple[m.Serve, m.Login, m.Logout, m.Undo[str]] = (powered,) * 4
 system: m.SystemPlugin = ExampleSystem()

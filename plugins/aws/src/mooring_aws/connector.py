@@ -139,12 +139,46 @@ class AwsConnector:
 
     @m.hookimpl
     def render(self, request: m.RenderRequest) -> str:
-        """`env` and `credential-process`."""
+        """`credential-process`."""
         from mooring_aws.render import render
 
         if not isinstance(request.credentials, AwsCredentials):
             raise m.UnsupportedResource("mooring-aws renders AWS credentials alone")
         return render(request.credentials, request.format)
+
+    @m.hookimpl
+    def environment(self, credentials: m.Credentials) -> m.Environment:
+        """The variables that SDKs and tools read."""
+        from mooring_aws.render import environment
+
+        if not isinstance(credentials, AwsCredentials):
+            raise m.UnsupportedResource("mooring-aws renders AWS credentials alone")
+        return environment(credentials)
+
+    @m.hookimpl
+    def serve(self, request: m.ServeRequest) -> m.Served:
+        """As a container's agent answers."""
+        from mooring_aws.render import serve
+
+        if not isinstance(request.credentials, AwsCredentials):
+            raise m.UnsupportedResource("mooring-aws renders AWS credentials alone")
+        return serve(request, request.credentials)
+
+    @m.hookimpl
+    def login(self, request: m.LoginRequest) -> m.LoginChange:
+        """A profile of the aws CLI."""
+        from mooring_aws.login import login
+
+        if not isinstance(request.credentials, AwsCredentials):
+            raise m.UnsupportedResource("mooring-aws configures the aws CLI for AWS credentials alone")
+        return login(request, request.credentials)
+
+    @m.hookimpl
+    def logout(self, request: m.LogoutRequest) -> m.LoginChange:
+        """Without it again."""
+        from mooring_aws.login import logout
+
+        return logout(request)
 
     @m.hookimpl
     def client(self, request: m.ClientRequest) -> AbstractAsyncContextManager[Any]:

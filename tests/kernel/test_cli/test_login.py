@@ -1,0 +1,55 @@
+"""`login` and `logout`: what the plugin is asked, and what is said."""
+
+import stat
+import sys
+from pathlib import Path
+
+FIRST = ("one", "-r", "acme-bucket", "-i", "acme://first")
+
+
+def folder_of(home: Path) -> Path:
+    return home / "logins" / "acme"
+
+
+def test_the_plugin_gets_the_command_that_issues_and_no_secret_is_written(cli, registered, home, process) -> None:
+    result = cli("login", *FIRST, "--access", "write", "--ttl", "90m", "--consumer", "me", "--name", "mine")
+    file = folder_of(home) / "tool.conf"
+    assert result.stdout == ""
+    said = f"Wrote mine to {file}. What it was before is in b.\nNote: log in to it.\n"
+    assert result.stderr == f"{said}Note: the tool needs MOORING_HOME in its environment, as it is here.\n"
+    name, kind, program, *arguments = file.read_text().split("\n")
+    assert (name, kind) == ("mine", "acme-bucket")
+    assert Path(program).is_absolute()
+    assert Path(program).parent == Path(sys.executable).parent
+    assert arguments == [
+        "issue", "one", "--resource-type", "acme-bucket", "--access", "write", "--resource-id", "first",
+        "--consumer", "me", "--ttl", "1h30m",
+    ]  # fmt: skip
+    assert "p4ss" not in file.read_text()
+    assert stat.S_IMODE(folder_of(home).stat().st_mode) == 0o700
+    assert "p4ss" in process(*arguments).stdout, "the command works as it is"
+
+
+def test_logout_takes_it_back_also_when_the_connector_is_gone(cli, registered, home) -> None:
+    assert cli("logout", "one").stderr == "There was nothing to remove.\n"
+    cli("login", *FIRST)
+    cli("connector", "delete", "one", "-y")
+    assert cli("logout", "one", "-r", "acme-account").stderr == "There was nothing to remove.\n"
+    file = folder_of(home) / "tool.conf"
+    assert cli("logout", "one").stderr == f"Removed one from {file}.\n"
+    assert cli("logout", "one").stderr == "There was nothing to remove.\n"
+
+
+def test_a_file_of_the_users_choice(cli, registered, home, tmp_path) -> None:
+    file = tmp_path / "mine.conf"
+    cli("login", *FIRST, "--file", str(file))
+    assert file.exists()
+    assert cli("logout", "one", "--file", str(file)).stderr == f"Removed one from {file}.\n"
+    assert not file.exists()
+
+
+def test_what_the_plugin_refuses_is_said(cli, registered, home) -> None:
+    cli("login", *FIRST)
+    error = cli("login", *FIRST, code=2).stderr
+    assert error == f"Error: {folder_of(home) / 'tool.conf'} has an entry already\n"
+    assert "name one with --resource-id" in cli("login", "one", "-r", "acme-bucket", code=2).stderr
