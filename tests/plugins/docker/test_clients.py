@@ -128,9 +128,6 @@ class Renewing:
         return self.now()
 
 
-Verbs = Callable[..., Any]
-
-
 async def used(engine: Engine, first: m.Credentials, renewing: Renewing, work: Callable[[Any], Any]) -> None:
     request = m.ClientRequest(
         credentials=first, renew=renewing.later, resource_type="docker-registry", resource_id="r.org"
@@ -237,10 +234,7 @@ async def test_credentials_that_have_ended_and_cannot_be_renewed(engine: Engine)
 
 
 async def test_docker_hub_goes_by_its_own_name(engine: Engine) -> None:
-    async def work(docker: Any) -> None:
-        await docker.images.pull("redis:7")
-
-    await used(engine, login("docker.io"), Renewing(), work)
+    await blocking(engine, login("docker.io"), Renewing(), lambda docker: docker.api.pull("redis", tag="7"))
 
     assert engine.seen[0][2] is not None
     assert engine.seen[0][2]["serveraddress"] == "https://index.docker.io/v1/"

@@ -141,3 +141,26 @@ def test_an_id_of_another_registry_is_refused(id: str, settings: dict[str, Any])
 )  # fmt: skip
 def test_this_machine(host: str, own: bool) -> None:
     assert ids.is_loopback(host) == own
+
+
+IMAGES = {
+    "redis": ("docker.io/library/redis", ""),
+    "redis:7": ("docker.io/library/redis", ":7"),
+    "index.docker.io/team/app": ("docker.io/team/app", ""),
+    "localhost:5000/app:v1": ("localhost:5000/app", ":v1"),
+    f"r.org/app:v1{DIGEST}": ("r.org/app", f":v1{DIGEST}"),
+    f"r.org/app{DIGEST}": ("r.org/app", DIGEST),
+    "a.b": ("docker.io/library/a.b", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "want"), IMAGES.items())
+def test_an_image_is_read_as_engines_read_it(text: str, want: tuple[str, str]) -> None:
+    place, end = ids.image(text)
+    assert (str(place), end) == want
+
+
+@pytest.mark.parametrize("text", ["", "/", "r.org/", "Redis", "r.org/App", "https://r.org/app", "r.org/app:", "-/a"])
+def test_what_is_no_image(text: str) -> None:
+    with pytest.raises(m.InvalidConfig, match="not an image reference"):
+        ids.image(text)

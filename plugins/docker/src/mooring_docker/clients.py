@@ -20,14 +20,12 @@ EARLY = timedelta(seconds=20)
 """With less life than this left, fresh credentials are asked for; the registry's tokens may live for a minute."""
 
 
-def auth_for(credentials: m.Credentials, image: str) -> dict[str, str] | None:
+def auth_for(credentials: m.RegistryLogin | RegistryToken, image: str) -> dict[str, str] | None:
     """What the engine takes as `X-Registry-Auth` for an image; None if it is of another registry or repository.
 
     Source: https://docs.docker.com/reference/api/engine/version/v1.41/#section/Authentication
     """
-    if not isinstance(credentials, m.RegistryLogin | RegistryToken):
-        raise m.UnsupportedResource("mooring-docker makes clients of credentials of container registries alone")
-    place = ids.place_of(ids.canonical(ids.REGISTRY, image))
+    place, _ = ids.image(image)
     if place.host != credentials.registry or credentials.repository not in (None, place.repository):
         return None
     server = {"serveraddress": keys_of(place.host)[0]}
@@ -36,17 +34,20 @@ def auth_for(credentials: m.Credentials, image: str) -> dict[str, str] | None:
     return {"username": credentials.username, "password": credentials.password.reveal(), **server}
 
 
+def _checked(credentials: m.Credentials) -> m.RegistryLogin | RegistryToken:
+    if not isinstance(credentials, m.RegistryLogin | RegistryToken):
+        raise m.UnsupportedResource("mooring-docker makes clients of credentials of container registries alone")
+    return credentials
+
+
 def _due(credentials: m.Credentials, within: timedelta = EARLY) -> bool:
     return credentials.expires_at is not None and credentials.expires_at - datetime.now(UTC) < within
 
 
 def _full(image: str) -> str:
     """The name with its registry, which aiodocker wants; tag and digest as they are."""
-    place = ids.place_of(ids.canonical(ids.REGISTRY, image))
-    rest = image.rpartition("/")[2]
-    name, at, digest = rest.partition("@")
-    _, colon, tag = name.partition(":")
-    return f"{place}{colon}{tag}{at}{digest}"
+    place, end = ids.image(image)
+    return f"{place}{end}"
 
 
 @asynccontextmanager
@@ -54,14 +55,13 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     """An `aiodocker.Docker` whose `images.pull` and `images.push` log in by themselves."""
     import aiodocker
 
-    held = request.credentials
-    auth_for(held, ids.HUB)  # refuses credentials of another kind
+    held = _checked(request.credentials)
 
     async def login_for(image: str) -> dict[str, str] | None:
         nonlocal held
         if _due(held):
             try:
-                held = await request.renew()
+                held = _checked(await request.renew())
             except m.MooringError:
                 if _due(held, timedelta(0)):
                     raise
@@ -108,14 +108,13 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     from docker.errors import DockerException
     from docker.utils import kwargs_from_env
 
-    held = request.credentials
-    auth_for(held, ids.HUB)
+    held = _checked(request.credentials)
 
     def login_for(image: str) -> dict[str, str] | None:
         nonlocal held
         if _due(held):
             try:
-                held = request.renew()
+                held = _checked(request.renew())
             except m.MooringError:
                 if _due(held, timedelta(0)):
                     raise

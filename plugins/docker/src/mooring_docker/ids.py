@@ -78,6 +78,21 @@ def canonical(resource_type: str, text: str) -> str:
     return str(found)
 
 
+def image(text: str) -> tuple[Place, str]:
+    """The repository of an image reference, read as engines read it, and its end: tag and digest.
+
+    >>> str(image("redis:7")[0]), image("r.org:5000/app:v1")[1]
+    ('docker.io/library/redis', ':v1')
+    """
+    first, slash, path = text.partition("/")
+    host, rest = (_known(first), path) if slash and _names_a_host(first) else (HUB, text)
+    found = _inside(host, rest) if host and rest else None
+    if found is None or found.repository is None:
+        raise m.InvalidConfig("not an image reference; write [HOST[:PORT]/]NAME[:TAG][@DIGEST]", field="image")
+    last = text.rpartition("/")[2]
+    return found, last[len(re.split("[:@]", last, maxsplit=1)[0]) :]
+
+
 def is_canonical(text: str) -> bool:
     """Whether a text, such as a registry's answer, is an id in its canonical form."""
     return str(_place(text)) == text
