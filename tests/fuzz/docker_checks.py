@@ -125,7 +125,7 @@ REALMS = near(
 def check_realm(realm: str) -> None:
     config = build_config(METHODS["password"], {"registry": "r.org", "username": "alice", "password": CANARY})
     session = RegistrySession(config, example_context())
-    base, path = taken(lambda: session._token_server(realm), m.InvalidConfig, m.Rejected)
+    base, path, _ = taken(lambda: session._token_server(realm), m.InvalidConfig, m.Rejected)
     parts = urlsplit(base + path)
     assert (parts.scheme, parts.hostname) == ("https", "r.org")
     assert parts.username is None

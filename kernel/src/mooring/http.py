@@ -131,7 +131,10 @@ class Http:
         await self._call("DELETE", path)
 
     async def ask(self, method: str, path: str, **params: str | list[str]) -> Answer:
-        """The answer itself, for protocols in which a refusal says more than that (such as a challenge)."""
+        """The answer itself, for protocols in which a refusal says more than that (such as a challenge).
+
+        The query is `params` alone; one of the path's own is not sent.
+        """
         return await self._ask(method, path, params=params)
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:

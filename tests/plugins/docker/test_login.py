@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,36 @@ def test_skopeo_takes_the_environment(htpasswd: Any, skopeo: Any, push: Any, tmp
     got = skopeo("list-tags", "--tls-verify=false", f"docker://{htpasswd.host}/team/app", **{file.variable: str(path)})
 
     assert got.returncode == 0, got.stderr
+
+
+def inspected(reference: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """What the docker CLI asks of a registry without an engine."""
+    if shutil.which("docker") is None:
+        pytest.skip("no docker CLI on the PATH; run: apt-get install docker.io")
+    return subprocess.run(
+        ["docker", "manifest", "inspect", "--insecure", reference],
+        capture_output=True,
+        timeout=60,
+        env=os.environ | variables,
+        check=False,
+    )
+
+
+def test_the_docker_cli_takes_a_token_for_one_repository(
+    token_registry: Any, tokens: Any, push: Any, tmp_path: Path
+) -> None:
+    host = token_registry.host
+    for name in ("team/app", "team/other"):
+        assert push(f"{host}/{name}:v1", "--dest-creds=alice:pw-alice").returncode == 0
+    text = tokens.token("alice", ["repository:team/app:pull"])
+    token = RegistryToken(registry=host, repository="team/app", token=m.Secret(text), expires_at=None, narrowed=True)
+    file, _ = connector.environment(token).files
+    path = tmp_path / file.name
+    path.parent.mkdir()
+    path.write_text(file.content.reveal())
+
+    assert inspected(f"{host}/team/app:v1", DOCKER_CONFIG=str(path.parent)).returncode == 0
+    assert inspected(f"{host}/team/other:v1", DOCKER_CONFIG=str(path.parent)).returncode != 0
 
 
 Ways = Callable[..., m.LoginRequest]
@@ -336,8 +367,6 @@ def test_a_mooring_that_fails(wanted: Ways, answering: Any, code: str, said: str
     got = called("get", HOST)
 
     assert got.returncode == 1
-    import re
-
     assert re.search(said, got.stdout)
     assert CANARY not in got.stdout
     assert "Traceback" not in got.stdout + got.stderr
@@ -397,11 +426,7 @@ def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, wanted: Ways, tmp_p
 
 
 def test_the_docker_cli_logs_in_by_mooring(logged_in: str) -> None:
-    if shutil.which("docker") is None:
-        pytest.skip("no docker CLI on the PATH; run: apt-get install docker.io")
-    inspect = ["docker", "manifest", "inspect", "--insecure", f"{logged_in}:v1"]
-
-    done = subprocess.run(inspect, capture_output=True, timeout=60, check=False)
+    done = inspected(f"{logged_in}:v1")
 
     assert done.returncode == 0, done.stderr
     assert "layers" in json.loads(done.stdout)

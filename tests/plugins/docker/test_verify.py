@@ -17,6 +17,7 @@ import pytest
 import mooring as m
 from mooring.http import Tls, open_http
 from mooring_docker import connector
+from mooring_docker.challenge import Challenge
 
 pytestmark = pytest.mark.anyio
 ALICE = {"username": "alice", "password": "pw-alice"}
@@ -250,6 +251,15 @@ async def test_a_token_server_that_the_settings_name_gets_the_password(
     assert server.seen == [("/token", "Basic " + base64.b64encode(b"alice:pw-alice").decode())]
 
 
+async def test_a_token_servers_own_query_is_sent_too(opened: Any, token_registry: Any, tokens: Any) -> None:
+    challenge = Challenge("bearer", {"realm": f"{tokens.realm}?tenant=a%26b&scope=all", "service": "s"})
+    async with opened("anonymous", registry=token_registry.url) as session:
+        await session.grant(challenge, "repository:open/app:pull")
+
+    asked = {"tenant": ["a&b"], "scope": ["repository:open/app:pull"], "service": ["s"]}
+    assert tokens.seen == [{"user": "", "path": "/token", **asked}]
+
+
 async def test_a_token_server_that_redirects_is_not_followed(opened: Any, served: Callable[[Any], Fake]) -> None:
     thief = served(Fake())
     server = served(Fake(token=(307, {"Location": f"http://{thief.host}/token"}, b"")))
@@ -295,7 +305,7 @@ class Wire:
     def at(self, base: str, *, authorization: str | None = None) -> Wire:
         return Wire(base, authorization, self.seen)
 
-    async def ask(self, method: str, path: str, **params: str) -> Any:
+    async def ask(self, method: str, path: str, **params: Any) -> Any:
         from mooring.http import Answer
 
         self.seen.append((self.base + path, self.authorization, params))
@@ -323,4 +333,4 @@ async def test_docker_hub_by_its_hosts(settle: Any, context: m.Context) -> None:
         "https://auth.docker.io/token",
         "https://registry-1.docker.io/v2/",
     ]
-    assert wire.seen[1][2] == {"service": "registry.docker.io", "account": "alice"}
+    assert wire.seen[1][2] == {"service": ["registry.docker.io"], "account": ["alice"]}

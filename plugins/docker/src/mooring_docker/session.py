@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
@@ -121,15 +121,16 @@ class RegistrySession:
             InvalidConfig: the registry names a stranger as its token server. Nothing is sent there.
             AuthFailed: the token server does not accept the user and password.
         """
-        base, path = self._token_server(challenge.parameters.get("realm", ""))
-        params = {"service": challenge.parameters.get("service"), "scope": scope}
-        if isinstance(self.config, PasswordConfig):
-            params["account"] = self.config.username
+        base, path, params = self._token_server(challenge.parameters.get("realm", ""))
+        account = self.config.username if isinstance(self.config, PasswordConfig) else None
+        given = {"service": challenge.parameters.get("service"), "scope": scope, "account": account}
+        params |= {name: [value] for name, value in given.items() if value}
         server = self.context.http.at(base, authorization=self._basic())
-        answer = await server.ask("GET", path, **{name: value for name, value in params.items() if value})
+        answer = await server.ask("GET", path, **params)
         return granted(answer.json(), answer.host, self.context.clock.now())
 
-    def _token_server(self, realm: str) -> tuple[str, str]:
+    def _token_server(self, realm: str) -> tuple[str, str, dict[str, list[str]]]:
+        """The address, path and query of a realm, if it may have the password."""
         try:
             parts = urlsplit(realm)
             host, scheme, _ = parts.hostname or "", parts.scheme, parts.port
@@ -144,7 +145,7 @@ class RegistrySession:
                 "if it is the registry's own, set the field realm to its URL",
                 field="realm",
             )
-        return base, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return base, parts.path or "/", parse_qs(parts.query, keep_blank_values=True)
 
     def _is_own(self, base: str, host: str) -> bool:
         """Whether a token server may have the password: the one in the settings, the same host, or a known one."""
