@@ -51,6 +51,9 @@ class Answer(NamedTuple):
     body: bytes | None
     """None if it is longer than `LONGEST_ANSWER`."""
 
+    def __repr__(self) -> str:
+        return f"Answer({self.host!r}, {self.status})"
+
     @property
     def is_success(self) -> bool:
         """Whether the status is one of success."""

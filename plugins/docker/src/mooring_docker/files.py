@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mooring as m
+
+T = TypeVar("T")
 
 LONGEST_FILE = 4 * 1024 * 1024
 """Bytes of a configuration file that are read, at most."""
@@ -71,6 +73,15 @@ def table(values: dict[str, Any], name: str) -> dict[str, Any]:
     """The object under a name, such as `auths`; empty if there is none."""
     found = values.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def discreetly(work: Callable[[], T]) -> T:
+    """What `work` gives; an error of ours leaves without its frames, which held what the files hold."""
+    try:
+        return work()
+    except m.MooringError as error:
+        problem = error
+    raise problem.with_traceback(None)
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], bool], *, keep: bool = True) -> str | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import mooring as m
 from mooring.types import build_config
 from mooring_docker import files, helpers, ids
 from mooring_docker.logins import OURS
 from mooring_docker.settings import METHODS
+
+T = TypeVar("T")
 
 IDENTITY_TOKEN_USER = "<token>"  # noqa: S105  what helpers call a user who has an identity token instead of a password
 
@@ -36,6 +38,24 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
         NothingToLift: there is none. The message says where was looked.
         InvalidConfig: a file is broken, or a credential helper fails.
     """
+    return await _discreetly(_lift, request)
+
+
+async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+    """Every login, named for its registry."""
+    return await _discreetly(_lift_all, request)
+
+
+async def _discreetly(work: Callable[[m.LiftRequest], Awaitable[T]], request: m.LiftRequest) -> T:
+    """An error of ours leaves without its frames, which held what the files hold."""
+    try:
+        return await work(request)
+    except m.MooringError as error:
+        problem = error
+    raise problem.with_traceback(None)
+
+
+async def _lift(request: m.LiftRequest) -> m.Lifted:
     wanted = request.options.get("registry")
     entries = await _entries()
     if wanted is not None:
@@ -50,8 +70,7 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
     return await _lifted(entries[host], request)
 
 
-async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    """Every login, named for its registry."""
+async def _lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
     entries = await _entries()
     if not entries:
         raise m.NothingToLift(f"no login in {_looked()}")
@@ -122,7 +141,6 @@ def _stored(entry: Entry) -> tuple[str, dict[str, Any]]:
     username, password = _pair(stored)
     if username and password:
         return "password", {"username": username, "password": password}
-    stored = username = password = token = None  # type: ignore[assignment]  # (not in the error's frame)
     raise m.NothingToLift(
         f"the login for {entry.registry} in {entry.file} holds no user and password (an identity token is none); "
         "give them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def login(request: m.LoginRequest) -> m.LoginChange:
 
     _put(remembered, host, entry)  # first, so that what is in docker's file can always be found again
     try:
-        backup = files.change(file, add)
+        backup = files.discreetly(lambda: files.change(file, add))
     except BaseException:
         _put(remembered, host, present)
         raise
@@ -86,7 +87,8 @@ def logout(request: m.LogoutRequest) -> m.LoginChange:
                 removed.extend(ours)
                 return bool(ours)
 
-            backup, changed = files.change(file, remove) or backup, file
+            kept = files.discreetly(partial(files.change, file, remove))
+            backup, changed = kept or backup, file
         left = [str(file) for file in named if request.file and file != request.file.absolute()]
         _put(remembered, host, {**entry, "files": left} if left else None)
     shown = changed or request.file or files.docker_file()

@@ -75,9 +75,9 @@ class RegistrySession:
         Raises:
             AuthFailed: it does not accept the credentials.
         """
-        authorization, grant = await self._authorization(None)
-        answer = await self._at(authorization).ask("GET", "/v2/")
-        if answer.status == UNAUTHORIZED and grant is not None:
+        http, by_token_server = await self._way(None)
+        answer = await http.ask("GET", "/v2/")
+        if answer.status == UNAUTHORIZED and by_token_server:
             raise m.Rejected(f"{self.host} does not take the token of its token server; check both clocks")
         if not answer.is_success:
             answer.json()
@@ -93,19 +93,20 @@ class RegistrySession:
 
     async def ask(self, path: str, scope: str, **params: str) -> Answer:
         """What GET answers, whatever it is, with a token for the scope where the registry wants one."""
-        authorization, _ = await self._authorization(scope)
-        return await self._at(authorization).ask("GET", path, **params)
+        http, _ = await self._way(scope)
+        return await http.ask("GET", path, **params)
 
-    async def _authorization(self, scope: str | None) -> tuple[str | None, Granted | None]:
+    async def _way(self, scope: str | None) -> tuple[Http, bool]:
+        """The registry's API with our Authorization, and whether that is of a token server."""
         challenge, config = await self.greet(), self.config
         if isinstance(config, TokenConfig):
-            return f"Bearer {config.token.reveal()}", None
+            return self._at(f"Bearer {config.token.reveal()}"), False
         if challenge is not None and challenge.scheme == "bearer":
             grant = await self.grant(challenge, scope)
-            return f"Bearer {grant.token.reveal()}", grant
+            return self._at(f"Bearer {grant.token.reveal()}"), True
         if challenge is not None and not isinstance(config, PasswordConfig):
             raise m.AuthFailed(f"{self.host} lets nobody in without a user and password; use the auth method password")
-        return self._basic(), None
+        return self._at(self._basic()), False
 
     def _basic(self) -> str | None:
         """Source: https://www.rfc-editor.org/rfc/rfc7617#section-2"""
