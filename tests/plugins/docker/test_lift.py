@@ -167,6 +167,30 @@ async def test_a_helper_that_misbehaves(
     assert CANARY not in str(caught.value)
 
 
+async def test_what_a_hanging_helper_has_started_is_ended_with_it(
+    config: Any, helper: Any, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helpers, "SECONDS", 1)
+    helper("bad", f"sleep 600 & echo $! > {machine}/pid; wait")
+    config({"credHelpers": {"r.org": "bad"}})
+    with anyio.fail_after(20), pytest.raises(m.InvalidConfig, match="did not answer"):
+        await lifted()
+
+    pid = int((machine / "pid").read_text())
+    with anyio.fail_after(10):
+        while running(pid):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and not as a zombie that nobody collects."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
 @pytest.mark.parametrize("name", ["missing", "../../bin/sh", "a b", "", "x" * 65])
 async def test_a_helper_that_is_none(config: Any, name: str) -> None:
     config({"credHelpers": {"r.org": name}})

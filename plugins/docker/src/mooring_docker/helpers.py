@@ -6,8 +6,10 @@ Source: https://github.com/docker/docker-credential-helpers#development
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from typing import Any
@@ -77,7 +79,7 @@ async def _run(helper: str, verb: str, given: bytes) -> bytes | None:
 
 
 async def _talk(program: str, verb: str, given: bytes) -> tuple[int, bytes]:
-    process = await anyio.open_process([program, verb], stderr=subprocess.DEVNULL)
+    process = await anyio.open_process([program, verb], stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             if process.stdin is not None:
@@ -100,8 +102,9 @@ async def _read(stream: ByteReceiveStream) -> bytes:
 
 
 async def _end(process: Process) -> None:
+    """Kill the helper if it runs, with all that it has started: that would hold its output open."""
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
         await process.aclose()
