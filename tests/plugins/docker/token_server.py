@@ -45,6 +45,9 @@ class TokenServer(ThreadingHTTPServer):
         coded = base64.b32encode(hashlib.sha256(spki).digest()[:30]).decode()
         self._kid = ":".join(coded[at : at + 4] for at in range(0, len(coded), 4))  # libtrust's id of a key
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is nobody's concern."""
+
     @property
     def realm(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/token"
