@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # With -j too: two pips must not write into one .venv.
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz docs format wheels test-wheels clean
+.PHONY: help demo test check bench fuzz docs format wheels test-wheels registry-assets clean
 
 help:
 	@echo "make demo         the main job, on a small cloud of its own"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz         the parsers, with random input, for SECONDS each"
 	@echo "make docs         the documentation, in site/"
 	@echo "make wheels       every distribution, as a wheel and an sdist in dist/"
+	@echo "make registry-assets  docker-registry and skopeo for the tests, unpacked from Debian's packages (no root)"
 	@echo "make test-wheels  the tests against the wheels, outside of the workspace: make test-wheels PYTHON=python3.12"
 
 demo: .venv/.runtime
@@ -56,6 +57,9 @@ wheels: .venv/.wheels
 
 test-wheels: wheels
 	$(PYTHON) tests/packaging/outside.py
+
+registry-assets:
+	@tests/plugins/docker/assets.sh
 
 clean:
 	rm -rf .venv site dist

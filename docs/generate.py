@@ -336,6 +336,14 @@ def aws() -> Iterator[str]:
         yield table((f"Access to a `{kind}`", "Actions"), rows)
 
 
+@page("connector-types/docker.md")
+def docker() -> Iterator[str]:
+    """The Docker connector type."""
+    import mooring_docker
+
+    yield from _connector_type(mooring_docker.connector.describe())
+
+
 def _actions(plugin: Any, resource_type: str, resource_id: str, access: types.Access) -> list[str]:
     from mooring.types import Secret
     from mooring_aws.settings import SecretKeyConfig

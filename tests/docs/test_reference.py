@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -81,11 +82,11 @@ def test_events_page_shows_every_event() -> None:
             assert f"### {name}" in shown
 
 
-def test_aws_page_shows_every_method_field_and_resource_type() -> None:
-    from mooring_aws import connector
-
-    shown = text("connector-types/aws.md")
-    described = connector.describe()
+@pytest.mark.parametrize("name", ["aws", "docker"])
+def test_a_connector_types_page_shows_every_method_field_and_resource_type(name: str) -> None:
+    (point,) = entry_points(group="mooring.connectors", name=name)
+    shown = text(f"connector-types/{name}.md")
+    described = point.load().describe()
     for method in described.auth_methods:
         _, _, section = shown.partition(f"### {method.name}\n")
         section = section.partition("\n### ")[0]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aws_checks as aws
+import docker_checks as docker
 import kernel_checks as kernel
 from hypothesis import strategies as st
 from near import CANARY, near
@@ -309,4 +310,72 @@ TARGETS: dict[str, Target] = {
         ),
         slow=True,
     ),
+    # the Docker plugin
+    "docker-id": Target(
+        parsers=(
+            "mooring_docker.ids:canonical",
+            *(
+                f"mooring_docker.ids:{name}"
+                for name in ("_place", "_inside", "_without_scheme", "_ambiguous", "_known")
+            ),
+            "mooring_docker.ids:registry_of",
+        ),
+        inputs=docker.IDS,
+        check=docker.check_id,
+        seeds=(*docker.FORMS, "A/", "HOST/app", "\u212a.io/app"),
+        large=str,
+    ),
+    "docker-image": Target(
+        parsers=("mooring_docker.ids:image",), inputs=docker.IDS, check=docker.check_image, large=str
+    ),
+    "docker-settings": Target(
+        parsers=(
+            "mooring_docker.settings:RegistryConfig.__post_init__",
+            "mooring_docker.settings:PasswordConfig.__post_init__",
+            "mooring_docker.settings:_fits",
+            "mooring_docker.ids:is_loopback",
+        ),
+        inputs=docker.settings_of(),
+        check=docker.check_settings,
+        large=lambda text: ("password", docker.FIELDS | {"token": None, "registry": text, "password": text}),
+    ),
+    "docker-challenge": Target(
+        parsers=("mooring_docker.challenge:challenges",),
+        inputs=docker.CHALLENGES,
+        check=docker.check_challenge,
+        large=str,
+    ),
+    "docker-realm": Target(
+        parsers=(
+            "mooring_docker.session:RegistrySession._token_server",
+            "mooring_docker.session:RegistrySession._is_own",
+        ),
+        inputs=docker.REALMS,
+        check=docker.check_realm,
+        large=lambda text: f"https://r.org/{text}",
+    ),
+    "docker-token": Target(
+        parsers=("mooring_docker.grant:claims_of",), inputs=docker.TOKENS, check=docker.check_token, large=str
+    ),
+    "docker-grant": Target(
+        parsers=("mooring_docker.grant:granted",),
+        inputs=docker.GRANTS,
+        check=docker.check_grant,
+        large=lambda text: {"token": text},
+    ),
+    "docker-link": Target(
+        parsers=("mooring_docker.repositories:_last_of",), inputs=docker.LINKS, check=docker.check_link, large=str
+    ),
+    "docker-lift": Target(
+        parsers=("mooring_docker.files:_parsed", "mooring_docker.lift:_pair", "mooring_docker.helpers:_run"),
+        inputs=docker.FILES,
+        check=docker.check_lift,
+        slow=True,
+    ),
+    "docker-helper": Target(
+        parsers=("mooring_docker.helper:_values", "mooring_docker.helpers:_values"),
+        inputs=docker.HELPER_ANSWERS,
+        check=docker.check_helper,
+    ),
+    "http-answer": Target(parsers=("mooring.http:Answer.json",), inputs=docker.ANSWERS, check=docker.check_answer),
 }

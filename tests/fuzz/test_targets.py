@@ -15,7 +15,7 @@ from near import SLIPS
 from run import as_test, fuzz
 from targets import TARGETS, Target
 
-SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src")]
+SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src", "plugins/docker/src")]
 
 READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit",
            "isdigit", "parsedate_to_datetime", "fullmatch"}  # fmt: skip

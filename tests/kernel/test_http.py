@@ -28,6 +28,7 @@ from mooring.errors import (
     ResourceNotFound,
     Throttled,
     Unreachable,
+    VendorError,
 )
 from mooring.http import Http, Tls, open_http
 
@@ -185,6 +186,38 @@ async def test_sessions_share_connections_but_neither_address_nor_credentials(se
         assert one._client is other._client
 
     assert [seen["headers"].get("authorization") for seen in server.seen] == ["Bearer one", None, "Bearer three"]
+
+
+@pytest.mark.parametrize("code", [200, 307, 401, 404, 503])
+async def test_ask_gives_the_answer_whatever_it_is(server: Server, code: int) -> None:
+    server.headers = {"WWW-Authenticate": 'Bearer realm="x"', "Link": "</next>; rel=next"}
+    server.body = b"not JSON"
+    async with open_http(NoTls()) as http:
+        answer = await http.at(server.url, authorization=BEARER).ask("GET", f"/status/{code}", a="1", b=["2", "3"])
+
+    assert (answer.host, answer.status, answer.body) == (server.host, code, b"not JSON")
+    assert answer.is_success == (code == 200)
+    assert answer.headers["www-authenticate"] == 'Bearer realm="x"'
+    assert answer.headers["link"] == "</next>; rel=next"
+    assert [(one["method"], one["path"]) for one in server.seen] == [("GET", f"/status/{code}?a=1&b=2&b=3")]
+    with pytest.raises(VendorError) as caught:
+        answer.json()
+    assert "not JSON" not in str(caught.value) or code == 200
+
+
+async def test_headers_that_are_repeated_are_joined(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "headers", Repeated())
+    async with open_http(NoTls()) as http:
+        answer = await http.at(server.url).ask("GET", "/status/401")
+
+    assert answer.headers["www-authenticate"] == "Negotiate, Basic realm=x"
+
+
+class Repeated:
+    """Headers of which one is sent twice."""
+
+    def items(self) -> list[tuple[str, str]]:
+        return [("WWW-Authenticate", "Negotiate"), ("WWW-Authenticate", "Basic realm=x")]
 
 
 async def test_a_cookie_that_one_session_is_given_is_sent_by_none(server: Server) -> None:

@@ -161,7 +161,10 @@ class EnvironmentFile(Struct):
 
     variable: str
     name: str
+    """Its path below a folder of its own, such as `docker/config.json`."""
     content: Secret
+    folder: bool = False
+    """Whether the variable names the folder in which the file lies, not the file."""
 
 
 class Environment(Struct):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mooring.errors import (
@@ -39,6 +39,43 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """A client context that verifies certificates against the system's trust store."""
         return ssl.create_default_context()
+
+
+class Answer(NamedTuple):
+    """What a server answered, whatever its status; no part of it is fit to be quoted."""
+
+    host: str
+    status: int
+    headers: Mapping[str, str]
+    """By name in lower case; repeated ones are joined by commas (RFC 9110 section 5.3)."""
+    body: bytes | None
+    """None if it is longer than `LONGEST_ANSWER`."""
+
+    def __repr__(self) -> str:
+        return f"Answer({self.host!r}, {self.status})"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success."""
+        return 200 <= self.status < 300  # noqa: PLR2004  RFC 9110 section 15.3
+
+    def json(self) -> Any:
+        """The value that a successful answer holds, None if it is empty.
+
+        Raises:
+            VendorError: it was no success, or is not JSON; as `Http` says.
+        """
+        if not self.is_success:
+            raise _refusal(self)
+        if self.body is None:
+            raise Rejected(f"the answer of {self.host} is longer than 16 MiB; check the address")
+        if not self.body:
+            return None
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            pass
+        raise Rejected(f"{self.host} answered what is not JSON; check the address")
 
 
 class Http:
@@ -96,7 +133,17 @@ class Http:
         """Send DELETE."""
         await self._call("DELETE", path)
 
+    async def ask(self, method: str, path: str, **params: str | list[str]) -> Answer:
+        """The answer itself, for protocols in which a refusal says more than that (such as a challenge).
+
+        The query is `params` alone; one of the path's own is not sent.
+        """
+        return await self._ask(method, path, params=params)
+
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        return (await self._ask(method, path, **arguments)).json()
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> Answer:
         import httpx
 
         problem: MooringError
@@ -105,22 +152,13 @@ class Http:
             url, client = self._base + path, self._connected()
             async with client.stream(method, url, headers=self._headers, **arguments) as response:
                 body = await _body(response)
+                names = dict.fromkeys(response.headers)
+                headers = {name: ", ".join(response.headers.get_list(name)) for name in names}
+                return Answer(host, response.status_code, headers, body)
         except httpx.HTTPError as error:
             problem = Unreachable(_why_not(host, error))
         except (httpx.InvalidURL, UnicodeError):
             problem = InvalidConfig("the address, or what is sent there, is malformed; write it like https://host/path")
-        else:
-            if not response.is_success:
-                problem = _refusal(host, response)
-            elif body is None:
-                problem = Rejected(f"the answer of {host} is longer than 16 MiB; check the address")
-            elif not body:
-                return None
-            else:
-                try:
-                    return json.loads(body)
-                except (ValueError, RecursionError):
-                    problem = Rejected(f"{host} answered what is not JSON; check the address")
         raise problem  # outside the except: the foreign error may quote the request, or the reply
 
     async def aclose(self) -> None:
@@ -176,9 +214,9 @@ def _why_not(host: str, error: Exception) -> str:
     return f"no answer from {host}: {type(error).__name__}; check the address and the network"
 
 
-def _refusal(host: str, response: httpx.Response) -> VendorError:
-    said = f"{host} answered {response.status_code}"
-    match response.status_code:
+def _refusal(answer: Answer) -> VendorError:
+    said = f"{answer.host} answered {answer.status}"
+    match answer.status:
         case 401:
             return AuthFailed(f"{said}: it does not accept the credentials")
         case 403:
@@ -186,21 +224,21 @@ def _refusal(host: str, response: httpx.Response) -> VendorError:
         case 404:
             return ResourceNotFound(f"{said}: there is no such resource")
         case 429:
-            return Throttled(f"{said}: too many calls; try again later", retry_after=_retry_after(response))
+            return Throttled(f"{said}: too many calls; try again later", retry_after=_retry_after(answer))
         case status if status >= 500:  # noqa: PLR2004  RFC 9110 section 15.6
-            return Unreachable(f"{said}: its server failed; try again later", retry_after=_retry_after(response))
+            return Unreachable(f"{said}: its server failed; try again later", retry_after=_retry_after(answer))
     return Rejected(f"{said}: it refused the request")
 
 
-def _retry_after(response: httpx.Response) -> timedelta | None:
+def _retry_after(answer: Answer) -> timedelta | None:
     """The wait that the server asks for: seconds, or a date, read against the server's own clock."""
     from email.utils import parsedate_to_datetime
 
-    value = response.headers.get("retry-after", "")
+    value = answer.headers.get("retry-after", "")
     try:
         if value.isdigit():
             return timedelta(seconds=int(value))
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("date", ""))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(answer.headers.get("date", ""))
     except (ValueError, TypeError, OverflowError):
         return None
     return max(wait, timedelta(0))

@@ -1,0 +1,28 @@
+"""Which connector serves which registry's logins: a small file of ours, without a secret. Imports little; see helper.
+
+`login` writes it in its folder; `docker-credential-mooring` finds it below mooring's home.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+OURS = "mooring"
+"""What our own helper is called in `credHelpers`."""
+NOT_FOUND = "credentials not found in native keychain"
+"""What a helper says when it has none, by the protocol."""
+
+NAME = "docker.json"
+FOLDER = "logins"
+"""Below mooring's home: where `mooring login` lets plugins keep what they must remember."""
+
+
+def usual_file() -> Path:
+    """Where the file is, unless a caller of `login` has named another folder."""
+    home = os.environ.get("MOORING_HOME")
+    if home:
+        return Path(home).expanduser() / FOLDER / NAME
+    from platformdirs import user_data_path
+
+    return user_data_path("mooring", appauthor=False) / FOLDER / NAME
