@@ -22,11 +22,23 @@ import mooring as m
 from mooring.testing import example_context
 from mooring_kubernetes import connector
 
-_SPEC = importlib.util.spec_from_file_location("kube", Path(__file__).parents[2] / "equipment" / "kube.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-kube = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(kube)
+
+def _equipment(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "equipment" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+kube = _equipment("kube")
+
+
+@pytest.fixture(scope="session")
+def equipment() -> tuple[Any, Any]:
+    """The modules that run clusters and the webhook of EKS; a module here cannot import from another."""
+    return kube, _equipment("eks")
 
 
 @pytest.fixture
