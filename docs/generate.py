@@ -319,6 +319,14 @@ def benchmarks() -> Iterator[str]:
     yield table(("Benchmark", "At most", "Yardstick"), rows)
 
 
+@page("connector-types/kubernetes.md")
+def kubernetes() -> Iterator[str]:
+    """The Kubernetes connector type."""
+    import mooring_kubernetes
+
+    yield from _connector_type(mooring_kubernetes.connector.describe())
+
+
 @page("connector-types/aws.md")
 def aws() -> Iterator[str]:
     """The AWS connector type."""

@@ -159,8 +159,9 @@ def test_login_keeps_everything_and_logout_removes_exactly_its_own(tmp_path: Pat
         "interactiveMode": "Never",
         "provideClusterInfo": False,
     }
-    assert logged_in(file).entries == ("mooring-prod",)
-    assert file.read_text() == after
+    again = logged_in(file)
+    assert (again.entries, again.backup) == (("mooring-prod",), None)
+    assert (file.read_text(), backup.read_text()) == (after, text)
     assert logged_out(file, "other").entries == ()
     assert file.read_text() == after
     assert logged_out(file).entries == ("mooring-prod",)

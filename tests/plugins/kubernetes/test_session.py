@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
+import os
 import socket
 import ssl
+import tempfile
+import traceback
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 import pytest
 from aiohttp import web
@@ -168,6 +174,87 @@ async def test_the_cluster_of_another_name(opened: Any, fake: Any, at_fake: Any)
         with pytest.raises(m.ResourceNotFound):
             await connector.verify(session, m.VerifyRequest(resource_id="other"))
     assert fake.asked == []
+
+
+@contextlib.asynccontextmanager
+async def proxy() -> AsyncGenerator[tuple[str, list[str]], None]:
+    """A proxy that knows CONNECT alone; gives its address, and the places that it was asked for."""
+    asked: list[str] = []
+
+    async def pipe(source: anyio.abc.ByteReceiveStream, sink: anyio.abc.ByteSendStream) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async for part in source:
+                await sink.send(part)
+
+    async def handle(client: anyio.abc.SocketStream) -> None:
+        async with client:
+            place = (await client.receive()).split()[1].decode()
+            asked.append(place)
+            host, _, port = place.rpartition(":")
+            async with await anyio.connect_tcp(host, int(port)) as server, anyio.create_task_group() as both:
+                await client.send(b"HTTP/1.1 200 OK\r\n\r\n")
+                both.start_soon(pipe, server, client)
+                await pipe(client, server)
+                both.cancel_scope.cancel()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        yield f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}", asked
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_proxy_on_the_way(opened: Any, cluster: Any) -> None:
+    place = {"server": cluster.url, "certificate_authority": cluster.ca, "token": cluster.viewer_token}
+    async with proxy() as (url, asked):
+        async with opened("token", **place, proxy_url=url) as session:
+            assert (await connector.verify(session, VERIFY)).subject == "viewer"
+        assert set(asked) == {cluster.url.removeprefix("https://")}
+        assert isinstance(await refused(opened, **place, proxy_url="http://127.0.0.1:1"), m.Unreachable)
+
+
+async def test_the_environment_s_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mooring_kubernetes.tls import proxy_of
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.setenv("NO_PROXY", "inside.example.org")
+    assert proxy_of("https://k8s.example.org", None) == "http://proxy.example.org:3128"
+    assert proxy_of("https://inside.example.org:6443", None) is None
+    assert proxy_of("https://127.0.0.1:6443", None) is None
+    assert proxy_of("https://k8s.example.org", "http://other:1") == "http://other:1"
+
+
+async def test_no_secret_is_logged_or_shown(
+    opened: Any, cluster: Any, issuer: Any, ask: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with opened("token", **issuer) as session:
+            await connector.verify(session, VERIFY)
+            access = await connector.issue_credentials(session, ask())
+            shown = f"{session!r} {await session.way()!r} {access!r} {session._api!r}"
+    assert isinstance(access, m.KubernetesAccess)
+    assert access.token is not None
+    for secret in (access.token.reveal(), issuer["token"]):
+        assert secret not in caplog.text
+        assert secret not in shown
+    wrong = {"server": cluster.url, "certificate_authority": cluster.ca, "token": "canary-0123456789"}
+    problem = await refused(opened, **wrong)
+    trace = traceback.TracebackException.from_exception(problem, capture_locals=True)
+    assert "canary" not in "".join(line for line in trace.format() if "test_session" not in line)
+
+
+async def test_no_key_is_left_in_a_file(
+    opened: Any, cluster: Any, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are files in memory, and where there are none."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for in_memory in (True, False):
+        if not in_memory:
+            monkeypatch.delattr(os, "memfd_create", raising=False)
+        async with opened("client-certificate", **admin) as session:
+            assert (await connector.verify(session, VERIFY)).subject == "admin"
+            assert list((tmp_path / "temporary").iterdir()) == []
 
 
 async def test_a_password_goes_as_basic_authentication(opened: Any, fake: Any, at_fake: Any) -> None:

@@ -27,7 +27,7 @@ INDENTED = re.compile(r"^(?:clusters|users|contexts):[ \t]*\n(?:[ \t]*#.*\n)*( +
 def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str | None]:
     """Let `change` alter the document; gives what it gives, and where the former content is.
 
-    Without a change nothing is written. A link stays one: what it leads to is changed. Blocks.
+    Where nothing changes, nothing is written. A link stays one: what it leads to is changed. Blocks.
 
     Raises:
         InvalidConfig: the file is broken, cannot be read or written, or somebody else changes it.
@@ -40,6 +40,9 @@ def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str
             names = change(document)
             if not names:
                 return [], None
+            after = _text(document, before)
+            if after == before:
+                return names, None
             mode = stat.S_IMODE(path.stat().st_mode) if before is not None else 0o600
             if before is not None and not mode & 0o222:
                 raise m.InvalidConfig(f"{path} is read-only; let it be written, or name another file", field=FIELD)
@@ -49,7 +52,7 @@ def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str
                 _replace(backup, before, mode & 0o700)
             if _read(path) != before:
                 raise m.InvalidConfig(f"{path} was changed by another process meanwhile; try again", field=FIELD)
-            _replace(path, _text(document, before), mode)
+            _replace(path, after, mode)
             return names, str(backup) if backup is not None else None
     except OSError as error:
         reason = error.strerror or "an error of the system"

@@ -25,6 +25,11 @@ class Api(ApiClient):  # type: ignore[misc]  # kubernetes has no types
     def __repr__(self) -> str:
         return f"Api({self.configuration.host!r})"
 
+    def close(self) -> None:
+        """Close the connections too, which the official client leaves to the garbage collector."""
+        super().close()
+        self.rest_client.pool_manager.clear()
+
     def update_params_for_auth(
         self, headers: Any, queries: Any, auth_settings: Any, *rest: Any, **options: Any
     ) -> None:
