@@ -17,6 +17,7 @@ import kubernetes_asyncio.client
 import pytest
 
 import mooring as m
+from mooring.testing import memory_broker
 from mooring_kubernetes import connector
 
 pytestmark = pytest.mark.anyio
@@ -200,6 +201,17 @@ async def test_what_a_killed_process_has_made_is_swept_by_the_next_broker(
 
     async with m.open_broker(clock=Later()):
         await until(lambda: not cluster.secrets(namespace))
+
+
+async def test_a_broker_removes_at_once_what_a_failed_request_has_made(
+    cluster: Any, namespace: str, issuer: Any
+) -> None:
+    async with memory_broker(connector) as broker:
+        config = {"cluster_name": "lab"} | issuer | {"service_account": f"{namespace}/nobody"}
+        await broker.register("lab", type="kubernetes", auth_method="token", config=config)
+        with pytest.raises(m.ResourceNotFound, match="nobody"):
+            await broker.issue("lab")
+        assert cluster.secrets(namespace) == []
 
 
 async def test_a_broker_issues_once_for_many_and_makes_a_client(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import mooring as m
+from mooring_kubernetes.access import access_of
 from mooring_kubernetes.tls import context_of, proxy_of
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 EARLY = timedelta(minutes=5)
 """With less life than this left, fresh credentials are asked for."""
-
-
-def _checked(credentials: m.Credentials) -> m.KubernetesAccess:
-    """The credentials, if they are the way into a cluster."""
-    if not isinstance(credentials, m.KubernetesAccess):
-        raise m.UnsupportedResource("mooring-kubernetes serves KubernetesAccess alone; this is for another plugin")
-    return credentials
 
 
 def door_of(credentials: m.KubernetesAccess) -> Door:
@@ -60,7 +54,7 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     """A kubernetes_asyncio ApiClient."""
     from mooring_kubernetes.api import Api
 
-    held = _checked(request.credentials)
+    held = access_of(request.credentials)
     door = door_of(held)
     lock = anyio.Lock()
 
@@ -70,7 +64,7 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
             async with lock:
                 if _due(held, EARLY):
                     try:
-                        renewed = _checked(await request.renew())
+                        renewed = access_of(await request.renew())
                     except m.MooringError:
                         if _due(held, timedelta(0)):
                             raise
@@ -102,7 +96,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
         raise m.InvalidConfig("blocking clients need another package; try: pip install 'mooring-kubernetes[blocking]'")
     from mooring_kubernetes.official import Api
 
-    held = _checked(request.credentials)
+    held = access_of(request.credentials)
     door = door_of(held)
     lock = threading.Lock()
 
@@ -112,7 +106,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
             with lock:
                 if _due(held, EARLY):
                     try:
-                        renewed = _checked(request.renew())
+                        renewed = access_of(request.renew())
                     except m.MooringError:
                         if _due(held, timedelta(0)):
                             raise

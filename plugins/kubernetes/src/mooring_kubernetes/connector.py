@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mooring as m
 from mooring_kubernetes import cluster, ids
+from mooring_kubernetes.access import access_of
 from mooring_kubernetes.methods import METHODS
 from mooring_kubernetes.render import FORMATS
 from mooring_kubernetes.settings import KubernetesConfig
@@ -117,14 +118,14 @@ class KubernetesConnector:
         """`exec-credential` and `kubeconfig`."""
         from mooring_kubernetes.render import render
 
-        return render(_access(request.credentials), request.format, request.variables)
+        return render(access_of(request.credentials), request.format, request.variables)
 
     @m.hookimpl
     def environment(self, credentials: m.Credentials) -> m.Environment:
         """KUBECONFIG, and the file that it names."""
         from mooring_kubernetes.render import environment
 
-        return environment(_access(credentials))
+        return environment(access_of(credentials))
 
     @m.hookimpl
     def client(self, request: m.ClientRequest) -> AbstractAsyncContextManager[Any]:
@@ -145,7 +146,7 @@ class KubernetesConnector:
         """An entry in the user's kubeconfig that calls mooring."""
         from mooring_kubernetes.login import login
 
-        return login(request, _access(request.credentials))
+        return login(request, access_of(request.credentials))
 
     @m.hookimpl
     def logout(self, request: m.LogoutRequest) -> m.LoginChange:
@@ -153,12 +154,6 @@ class KubernetesConnector:
         from mooring_kubernetes.login import logout
 
         return logout(request)
-
-
-def _access(credentials: m.Credentials) -> m.KubernetesAccess:
-    if not isinstance(credentials, m.KubernetesAccess):
-        raise m.UnsupportedResource("mooring-kubernetes serves KubernetesAccess alone; this is for another plugin")
-    return credentials
 
 
 connector = KubernetesConnector()

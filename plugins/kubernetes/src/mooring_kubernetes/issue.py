@@ -150,7 +150,7 @@ async def _own(session: KubernetesSession, request: m.CredentialRequest, note: s
     from mooring_kubernetes import claims
 
     way = await session.way()
-    ends = await session.ends() or session.context.expires_at
+    ends = session.ends or session.context.expires_at
     if way.token is not None:
         ends = ends or claims.ends_of_token(way.token)
     elif way.client_certificate is not None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import mooring as m
 from mooring_kubernetes.edit import FIELD, edit
+from mooring_kubernetes.ids import NAME
+from mooring_kubernetes.kubeconfig import SECTIONS
 from mooring_kubernetes.lift import paths
 from mooring_kubernetes.render import VERSIONS, cluster_entry, context_entry
 
 MARK = "mooring"
-SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,252}", re.ASCII)
 
 
 def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginChange:

@@ -20,7 +20,7 @@ import mooring as m
 from mooring_kubernetes import errors, formats, program, settings
 from mooring_kubernetes.api import Api, Door
 from mooring_kubernetes.tls import Trust, context_of, proxy_of
-from mooring_kubernetes.way import Way, read, way_of
+from mooring_kubernetes.way import ExecPlugin, Way, read, way_of
 
 FRESH = timedelta(seconds=30)
 """What a program printed is asked for anew with less life than this."""
@@ -63,7 +63,7 @@ class KubernetesSession:
             if way is None:
                 way = self._way = await anyio.to_thread.run_sync(way_of, self.config)
             if way.exec is not None:
-                way = await self._run(way)
+                way = await self._with_printed(way, way.exec)
         if way.token_file is not None:
             text = await anyio.to_thread.run_sync(read, way.token_file, "token_file")
             token = m.Secret(text.strip())
@@ -72,17 +72,17 @@ class KubernetesSession:
             way = msgspec.structs.replace(way, token=token)
         return way
 
-    async def ends(self) -> datetime | None:
+    @property
+    def ends(self) -> datetime | None:
         """When what a program printed ends, as it says."""
         return self._printed.expires_at if self._printed is not None else None
 
-    async def _run(self, way: Way) -> Way:
+    async def _with_printed(self, way: Way, plugin: ExecPlugin) -> Way:
+        """The way with what the program prints; with what it has printed, while that is fresh."""
         kept, now = self._printed, self.context.clock.now()
-        if way.exec is not None and (kept is None or (kept.expires_at is not None and kept.expires_at - now < FRESH)):
-            kept = self._printed = await program.run(way.exec, way)
+        if kept is None or (kept.expires_at is not None and kept.expires_at - now < FRESH):
+            kept = self._printed = await program.run(plugin, way)
             self._tls = None
-        if kept is None:
-            return way
         return msgspec.structs.replace(
             way, token=kept.token, client_certificate=kept.client_certificate, client_key=kept.client_key
         )
