@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # With -j too: two pips must not write into one .venv.
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz docs format wheels test-wheels registry-assets clean
+.PHONY: help demo test check bench fuzz docs format wheels test-wheels kube-assets registry-assets clean
 
 help:
 	@echo "make demo         the main job, on a small cloud of its own"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        the benchmarks, against their budgets"
 	@echo "make fuzz         the parsers, with random input, for SECONDS each"
 	@echo "make docs         the documentation, in site/"
+	@echo "make kube-assets  kube-apiserver and etcd for the tests of Kubernetes; from MOORING_KUBE_CACHE, or built: ten minutes"
 	@echo "make wheels       every distribution, as a wheel and an sdist in dist/"
 	@echo "make registry-assets  docker-registry and skopeo for the tests, unpacked from Debian's packages (no root)"
 	@echo "make test-wheels  the tests against the wheels, outside of the workspace: make test-wheels PYTHON=python3.12"
@@ -40,6 +41,9 @@ bench: .venv/.dev
 
 fuzz: .venv/.dev
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
+kube-assets:
+	@tests/equipment/kube_assets.sh $(KUBEBUILDER_ASSETS)
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict --quiet

@@ -320,6 +320,14 @@ def benchmarks() -> Iterator[str]:
     yield table(("Benchmark", "At most", "Yardstick"), rows)
 
 
+@page("connector-types/kubernetes.md")
+def kubernetes() -> Iterator[str]:
+    """The Kubernetes connector type."""
+    import mooring_kubernetes
+
+    yield from _connector_type(mooring_kubernetes.connector)
+
+
 @page("connector-types/aws.md")
 def aws() -> Iterator[str]:
     """The AWS connector type."""
@@ -341,7 +349,7 @@ def docker() -> Iterator[str]:
     """The Docker connector type."""
     import mooring_docker
 
-    yield from _connector_type(mooring_docker.connector.describe())
+    yield from _connector_type(mooring_docker.connector)
 
 
 def _actions(plugin: Any, resource_type: str, resource_id: str, access: types.Access) -> list[str]:

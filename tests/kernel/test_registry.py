@@ -315,8 +315,9 @@ class Site:
         prelude = """
             import importlib.metadata, json, sys
             original = importlib.metadata.entry_points
+            real = ("mooring-aws", "mooring-kubernetes", "mooring-sandbox")
             def ours(**names):
-                return [one for one in original(**names) if not one.dist.name in ("mooring-aws", "mooring-sandbox")]
+                return [one for one in original(**names) if one.dist.name not in real]
             importlib.metadata.entry_points = ours
             def say(what): print(json.dumps(what))
             from mooring.errors import MooringError

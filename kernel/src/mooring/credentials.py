@@ -48,6 +48,8 @@ class KubernetesAccess(Credentials, kw_only=True, tag="kubernetes-access"):
     namespace: str | None = None
     tls_server_name: str | None = None
     insecure_skip_tls_verify: bool = False
+    proxy_url: str | None = None
+    """The HTTP proxy on the way; None means what the environment says."""
 
 
 class RegistryLogin(Credentials, kw_only=True, tag="registry-login"):

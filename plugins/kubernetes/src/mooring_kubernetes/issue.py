@@ -1,0 +1,180 @@
+"""Issuing: a token of a service account, bound to a Secret of its own; or, where allowed, what the connector has.
+
+The Secret holds nothing. The API server refuses a token whose Secret is gone, so deleting it revokes the token.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import mooring as m
+from mooring_kubernetes import cluster, settings
+from mooring_kubernetes.methods import LIFETIME
+
+if TYPE_CHECKING:
+    from mooring_kubernetes.session import KubernetesSession
+
+SLACK = timedelta(minutes=1)
+"""By how much a life may differ from what was asked for without a word."""
+SECRETS = "/api/v1/namespaces/{namespace}/secrets"
+TOKENS = "/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+NOTE = "what it may do, the RBAC rules of the service account say, for every access alike"
+OWN = "the connector's own credentials, which may do all that the connector may"
+NOT_FOUND = 404
+
+
+def explain(config: settings.KubernetesConfig, request: m.CredentialRequest) -> m.Explanation:
+    """The calls that issuing makes."""
+    if config.account is None:
+        _check_own(config, request, "the connector has no service_account to issue for")
+        return m.Explanation(narrowed=False, calls=(), notes=(OWN,))
+    namespace, name = config.account
+    calls = (f"create secrets ({namespace})", f"create serviceaccounts/token ({namespace}/{name})")
+    return m.Explanation(narrowed=True, calls=calls, notes=(NOTE, "deleting the Secret revokes the token"))
+
+
+async def issue(session: KubernetesSession, request: m.CredentialRequest) -> m.KubernetesAccess:
+    """Credentials for a request, as `explain` says."""
+    cluster.mine(session, request.resource_id)
+    account = session.config.account
+    if account is None:
+        _check_own(session.config, request, "the connector has no service_account to issue for")
+        return await _own(session, request, OWN)
+    made = await _token(session, request, *account)
+    if made is None:
+        why = "the cluster issues no tokens of service accounts (TokenRequest)"
+        _check_own(session.config, request, why)
+        return await _own(session, request, f"{why}; {OWN}")
+    return made
+
+
+async def undo(session: KubernetesSession, step: Mapping[str, str]) -> None:
+    """Delete the Secret of a token, which revokes it."""
+    with suppress(m.ResourceNotFound):
+        await session.call("delete secrets", "DELETE", SECRETS + "/{secret}", **step)
+
+
+def _check_own(config: settings.KubernetesConfig, request: m.CredentialRequest, why: str) -> None:
+    """Raise unless the connector's own credentials can and may be handed out."""
+    if isinstance(config, settings.PasswordConfig):
+        raise m.NotNarrowed(f"{why}, and a password is never handed out; set service_account to NAMESPACE/NAME")
+    if not request.allow_unnarrowed:
+        raise m.NotNarrowed(
+            f"{why}; set service_account to NAMESPACE/NAME, or let its own credentials out with --allow-unnarrowed"
+        )
+
+
+async def _token(
+    session: KubernetesSession, request: m.CredentialRequest, namespace: str, name: str
+) -> m.KubernetesAccess | None:
+    """A token of the service account; None if the cluster makes none."""
+    from mooring_kubernetes import errors
+
+    life = request.ttl or LIFETIME.default
+    secret = f"mooring-{uuid.uuid4()}"
+    entry = await session.context.undo.begin({"namespace": namespace, "secret": secret})
+    uid = await _make_secret(session, request, namespace, secret)
+    spec = {
+        "audiences": list(session.config.audiences),
+        "expirationSeconds": int(life.total_seconds()),
+        "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret, "uid": uid},
+    }
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    call, server = "create serviceaccounts/token", await session.server()
+    answer = await session.ask(call, "POST", TOKENS, body, namespace=namespace, name=name)
+    if answer.status == NOT_FOUND:
+        if _of_account(answer.document):
+            raise m.ResourceNotFound(
+                f"there is no service account {namespace}/{name} in the cluster; make it, or change service_account"
+            )
+        return None
+    if not 200 <= answer.status < 300:  # noqa: PLR2004  (2xx)
+        raise errors.refusal(answer.status, answer.headers, call, server)
+    token = m.Secret(errors.given(answer.document, call, server, "status", "token"))
+    ends = _instant(errors.given(answer.document, call, server, "status", "expirationTimestamp"))
+    if ends is None:
+        raise errors.foreign(call, server)
+    answer.document = None
+    await session.context.undo.keep(entry, ends)
+    got = ends - session.context.clock.now()
+    differs = request.ttl is not None and abs(got - request.ttl) > SLACK
+    note = (f"asked for {request.ttl}; the cluster gave {timedelta(seconds=round(got.total_seconds()))}",)
+    way = await session.way()
+    return m.KubernetesAccess(
+        server=way.server,
+        cluster=session.config.cluster_name,
+        certificate_authority=way.certificate_authority,
+        token=token,
+        namespace=way.namespace or namespace,
+        tls_server_name=way.tls_server_name,
+        insecure_skip_tls_verify=way.insecure_skip_tls_verify,
+        proxy_url=way.proxy_url,
+        expires_at=ends,
+        narrowed=True,
+        clamped=note if differs else (),
+    )
+
+
+async def _make_secret(session: KubernetesSession, request: m.CredentialRequest, namespace: str, secret: str) -> str:
+    """Make the Secret; gives its uid."""
+    from mooring_kubernetes import errors
+
+    about = {"mooring/connector": session.context.connector, "mooring/consumer": request.consumer}
+    metadata = {"name": secret, "labels": {"app.kubernetes.io/managed-by": "mooring"}, "annotations": about}
+    body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata}
+    made = await session.call("create secrets", "POST", SECRETS, body, namespace=namespace)
+    return errors.given(made, "create secrets", await session.server(), "metadata", "uid")
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return m.instant(text)
+    except m.InvalidConfig:
+        return None
+
+
+def _of_account(document: object) -> bool:
+    """Whether an answer of 404 is about the service account, and not about the API as a whole."""
+    details = document.get("details") if isinstance(document, Mapping) else None
+    return isinstance(details, Mapping) and details.get("kind") == "serviceaccounts" and bool(details.get("name"))
+
+
+async def _own(session: KubernetesSession, request: m.CredentialRequest, note: str) -> m.KubernetesAccess:
+    """What the connector itself has, with the end that it says of itself."""
+    from mooring_kubernetes import claims
+
+    way = await session.way()
+    ends = session.ends or session.context.expires_at
+    if way.token is not None:
+        ends = ends or claims.ends_of_token(way.token)
+    elif way.client_certificate is not None:
+        ends = ends or claims.ends_of_certificate(way.client_certificate)
+    else:
+        raise m.NotNarrowed("a password is never handed out; set service_account to NAMESPACE/NAME")
+    if ends is None and not request.allow_long_lived:
+        raise m.LongLived(
+            "the connector's own credentials have no end; set service_account to NAMESPACE/NAME, "
+            "or let them out with --allow-long-lived"
+        )
+    with_certificate = way.token is None
+    return m.KubernetesAccess(
+        server=way.server,
+        cluster=session.config.cluster_name,
+        certificate_authority=way.certificate_authority,
+        token=way.token,
+        client_certificate=way.client_certificate if with_certificate else None,
+        client_key=way.client_key if with_certificate else None,
+        namespace=way.namespace,
+        tls_server_name=way.tls_server_name,
+        insecure_skip_tls_verify=way.insecure_skip_tls_verify,
+        proxy_url=way.proxy_url,
+        expires_at=ends,
+        narrowed=False,
+        clamped=(note,),
+    )

@@ -1,0 +1,327 @@
+"""Credentials as text, and kubectl that lives off them: the real one, against the real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import mooring as m
+from mooring_kubernetes import connector
+
+ENDS = datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC)
+TOKEN = m.KubernetesAccess(
+    server="https://k8s.example.org",
+    cluster="arn:aws:eks:eu-west-1:123456789012:cluster/c",
+    certificate_authority="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    token=m.Secret("canary-token"),
+    namespace="apps",
+    expires_at=ENDS,
+    narrowed=True,
+)
+PAIR = m.KubernetesAccess(
+    server="https://k8s.example.org",
+    cluster="c",
+    client_certificate="PEM",
+    client_key=m.Secret("canary-key"),
+    proxy_url="http://proxy:3128",
+    tls_server_name="name",
+    expires_at=None,
+    narrowed=False,
+)
+COMMAND = ("/usr/bin/mooring", "issue", "prod")
+
+
+@pytest.fixture
+def kubectl() -> str:
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("no kubectl on the PATH; install it (apt-get install kubernetes-client)")
+    return found
+
+
+def rendered(credentials: m.Credentials, form: str, **variables: str) -> str:
+    return connector.render(m.RenderRequest(credentials=credentials, format=form, variables=variables))
+
+
+def test_what_an_exec_plugin_answers() -> None:
+    answer = json.loads(rendered(TOKEN, "exec-credential"))
+    assert answer == {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": "canary-token", "expirationTimestamp": "2100-01-02T03:03:05Z"},
+    }
+    info = json.dumps({"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "spec": {}})
+    older = json.loads(rendered(PAIR, "exec-credential", KUBERNETES_EXEC_INFO=info))
+    assert older["apiVersion"].endswith("v1beta1")
+    assert older["status"] == {"clientCertificateData": "PEM", "clientKeyData": "canary-key"}
+
+
+@pytest.mark.parametrize(
+    "info", ["{", "[]", "{}", '{"apiVersion": "client.authentication.k8s.io/v1alpha1"}', "[" * 9999]
+)
+def test_a_version_that_there_is_not(info: str) -> None:
+    with pytest.raises(m.InvalidConfig, match="KUBERNETES_EXEC_INFO"):
+        rendered(TOKEN, "exec-credential", KUBERNETES_EXEC_INFO=info)
+
+
+def test_kubeconfigs_are_whole() -> None:
+    text = rendered(TOKEN, "kubeconfig")
+    assert text.startswith("# ends at 2100-01-02T03:04:05Z\n")
+    document = yaml.safe_load(text)
+    assert document["current-context"] == TOKEN.cluster
+    assert document["contexts"][0]["context"]["namespace"] == "apps"
+    other = yaml.safe_load(rendered(PAIR, "kubeconfig"))
+    assert other["clusters"][0]["cluster"] == {
+        "server": "https://k8s.example.org", "tls-server-name": "name", "proxy-url": "http://proxy:3128",
+    }  # fmt: skip
+    (file,) = connector.environment(TOKEN).files
+    assert (file.variable, file.content.reveal()) == ("KUBECONFIG", text)
+
+
+def test_another_format_or_kind() -> None:
+    with pytest.raises(m.InvalidConfig, match="exec-credential"):
+        rendered(TOKEN, "yaml")
+    with pytest.raises(m.UnsupportedResource):
+        rendered(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True), "kubeconfig")
+
+
+def logged_in(file: Path | None, credentials: m.KubernetesAccess = TOKEN, **more: Any) -> m.LoginChange:
+    fields: dict[str, Any] = {"connector": "prod", "resource_id": None, "command": COMMAND, "file": file} | more
+    request = m.LoginRequest(
+        credentials=credentials, resource_type="kubernetes-cluster", access="read", folder=Path("unused"), **fields
+    )
+    return connector.login(request)
+
+
+def logged_out(file: Path, connector_name: str = "prod", **more: Any) -> m.LoginChange:
+    fields: dict[str, Any] = {"resource_type": None, "resource_id": None} | more
+    return connector.logout(m.LogoutRequest(connector=connector_name, folder=file.parent, file=file, **fields))
+
+
+MINE = """\
+# my clusters
+apiVersion: v1
+kind: Config
+preferences: {}
+clusters:
+- cluster:
+    server: "https://home.example.org"   # behind the router
+  name: home
+users:
+# never share
+- name: ann
+  user:
+    token: abc
+contexts:
+- context: {cluster: home, user: ann}
+  name: home
+current-context: home
+"""
+SECTION = re.compile(r"(?<=:\n)((?:#.*\n)?- (?:.*\n  )*.*\n)")
+INDENTED = SECTION.sub(lambda found: textwrap.indent(found[1], "  "), MINE)
+assert "  - cluster" in INDENTED
+FLOW = json.dumps(yaml.safe_load(MINE)) + "\n"
+
+
+@pytest.mark.parametrize("text", [MINE, INDENTED])
+def test_login_keeps_everything_and_logout_removes_exactly_its_own(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config"
+    file.write_text(text)
+    file.chmod(0o640)
+    change = logged_in(file)
+    assert change.entries == ("mooring-prod",)
+    assert change.notes == ("use it with: kubectl --context mooring-prod",)
+    after = file.read_text()
+    assert all(line in after.splitlines() for line in text.splitlines())
+    assert "canary" not in after
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    backup = Path(str(change.backup))
+    assert (backup.read_text(), stat.S_IMODE(backup.stat().st_mode)) == (text, 0o600)
+    document = yaml.safe_load(after)
+    assert document["current-context"] == "home"
+    assert document["users"][1]["user"]["exec"] == {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "/usr/bin/mooring",
+        "args": ["issue", "prod", "--format", "exec-credential"],
+        "interactiveMode": "Never",
+        "provideClusterInfo": False,
+    }
+    again = logged_in(file)
+    assert (again.entries, again.backup) == (("mooring-prod",), None)
+    assert (file.read_text(), backup.read_text()) == (after, text)
+    assert logged_out(file, "other").entries == ()
+    assert file.read_text() == after
+    assert logged_out(file).entries == ("mooring-prod",)
+    assert file.read_text() == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.mooring-backup"]
+
+
+def test_login_where_there_is_no_file_makes_it_the_current_context(machine: Path) -> None:
+    change = logged_in(None)
+    file = machine / ".kube" / "config"
+    assert (change.file, change.backup, change.notes) == (str(file), None, ())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert yaml.safe_load(file.read_text())["current-context"] == "mooring-prod"
+    assert logged_out(file).entries == ("mooring-prod",)
+    assert yaml.safe_load(file.read_text())["current-context"] == ""
+    assert logged_out(machine / "nowhere").entries == ()
+
+
+def test_login_chooses_among_the_files_of_kubeconfig(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", f"{machine}/one{os.pathsep}{machine}/two")
+    assert logged_in(None).file == f"{machine}/two"
+    (machine / "one").write_text(MINE)
+    assert logged_in(None).file == f"{machine}/one"
+
+
+def test_several_resources_of_one_connector(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    for name in ("eu-west-1/a", "eu-west-1/b"):
+        assert logged_in(file, resource_id=name).entries == (f"mooring-prod-{name}",)
+    assert logged_out(file, resource_id="eu-west-1/a").entries == ("mooring-prod-eu-west-1/a",)
+    assert logged_in(file, connector="next", name="mine").entries == ("mine",)
+    assert logged_out(file).entries == ("mooring-prod-eu-west-1/b",)
+    assert [one["name"] for one in yaml.safe_load(file.read_text())["contexts"]] == ["mine"]
+
+
+def test_a_kubeconfig_in_json(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(FLOW)
+    logged_in(file)
+    assert len(yaml.safe_load(file.read_text())["users"]) == 2
+    logged_out(file)
+    assert yaml.safe_load(file.read_text()) == yaml.safe_load(MINE)
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text(MINE)
+    (tmp_path / "config").symlink_to(tmp_path / "real")
+    logged_in(tmp_path / "config")
+    assert (tmp_path / "config").is_symlink()
+    assert "mooring-prod" in (tmp_path / "real").read_text()
+
+
+def refused(file: Path, said: str, **more: Any) -> None:
+    before = file.read_bytes()
+    with pytest.raises(m.InvalidConfig, match=said) as caught:
+        logged_in(file, **more)
+    assert "\n" not in caught.value.message
+    assert "canary" not in caught.value.message
+    assert file.read_bytes() == before
+    left = {path.name for path in file.parent.iterdir()} - {f"{file.name}.mooring-backup", f"{file.name}.lock"}
+    assert left == {file.name}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [canary", r"no kubeconfig \(line"),
+        ("- canary", "no kubeconfig"),
+        ("kind: Pod", "no kubeconfig"),
+        ("a: 1\n---\nb: 2\n", "no kubeconfig"),
+        ("clusters: canary", "broken list of clusters"),
+        ("users:\n- canary", "broken list of users"),
+        ("a: 1\na: 2\n", "no kubeconfig"),
+        ("# " + "x" * 2_000_000, "longer than 1 MiB"),
+        (MINE.replace("name: home\nusers", "name: mooring-prod\nusers"), "another entry 'mooring-prod'"),
+    ],
+)
+def test_a_file_that_cannot_be_changed_stays_as_it_is(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "config"
+    file.write_text(text)
+    refused(file, said)
+
+
+def test_a_read_only_file_and_one_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(MINE)
+    file.chmod(0o400)
+    refused(file, "read-only")
+    refused(file, "name is malformed", name="a b")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(m.InvalidConfig, match="cannot be changed"):
+        logged_in(tmp_path / "sub")
+    with pytest.raises(m.InvalidConfig, match="cannot be changed"):
+        logged_in(file / "below")
+
+
+def test_another_process_at_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mooring_kubernetes import edit
+
+    file = tmp_path / "config"
+    file.write_text(MINE)
+    (tmp_path / "config.lock").touch()
+    monkeypatch.setattr(edit, "LOCK_SECONDS", 0.2)
+    refused(file, "another process holds")
+    (tmp_path / "config.lock").unlink()
+
+    def change(document: Any) -> list[str]:
+        document["current-context"] = "x"
+        file.write_text(MINE + "# of somebody else\n")
+        return ["x"]
+
+    with pytest.raises(m.InvalidConfig, match="was changed by another process"):
+        edit.edit(file, change)
+    assert file.read_text() == MINE + "# of somebody else\n"
+    assert not (tmp_path / "config.lock").exists()
+
+
+def test_many_logins_at_once_lose_none(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(MINE)
+    threads = [threading.Thread(target=logged_in, args=(file,), kwargs={"connector": f"c{n}"}) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = {one["name"] for one in yaml.safe_load(file.read_text())["contexts"]}
+    assert names == {"home"} | {f"mooring-c{n}" for n in range(8)}
+
+
+def test_kubectl_lives_off_what_login_wrote(
+    kubectl: str, cluster: Any, namespace: str, tmp_path: Path, machine: Path
+) -> None:
+    access = m.KubernetesAccess(
+        server=cluster.url, cluster="lab", certificate_authority=cluster.ca, namespace=namespace,
+        token=m.Secret(cluster.token(namespace, "bot")), expires_at=datetime.now(UTC) + timedelta(hours=1),
+        narrowed=True,
+    )  # fmt: skip
+    (tmp_path / "answer").write_text(rendered(access, "exec-credential"))
+    (tmp_path / "mooring.py").write_text(
+        f"import sys; assert sys.argv[1:] == ['prod', '--format', 'exec-credential']; "
+        f"print(open({str(tmp_path / 'answer')!r}).read())"
+    )
+    file = tmp_path / "config"
+    file.write_text(MINE)
+    logged_in(file, access, command=(sys.executable, str(tmp_path / "mooring.py"), "prod"))
+
+    def run(*arguments: str, context: str = "mooring-prod", config: Path = file) -> subprocess.CompletedProcess[str]:
+        command = [kubectl, "--kubeconfig", str(config), "--context", context, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    shown = run("get", "configmap", "settings", "-o", "jsonpath={.data.colour}")
+    assert (shown.returncode, shown.stdout) == (0, "blue"), shown.stderr
+    denied = run("get", "secrets")
+    assert denied.returncode != 0
+    assert "forbidden" in denied.stderr.lower()
+
+    assert run("config", "set-context", "mooring-prod", "--namespace=default").returncode == 0
+    assert logged_out(file).entries == ("mooring-prod",)  # kubectl has kept our mark
+    assert [one["name"] for one in yaml.safe_load(file.read_text())["users"]] == ["ann"]
+
+    (tmp_path / "whole").write_text(rendered(access, "kubeconfig"))
+    shown = run("get", "configmap", "settings", "-o", "name", context="lab", config=tmp_path / "whole")
+    assert (shown.returncode, shown.stdout.strip()) == (0, "configmap/settings"), shown.stderr
