@@ -23,6 +23,7 @@ ROOMS = {
     "platformdirs": {"assembly"},
     "click": {"cli", "testing"},  # the conformance kit shows a plugin's own command
     "rich": {"cli"},
+    "pytest": {"testing"},  # the conformance kit is made of tests
     "yaml": {"cli"},
 }
 EVERYWHERE = {"msgspec", "anyio"}

@@ -315,7 +315,7 @@ class Site:
         prelude = """
             import importlib.metadata, json, sys
             original = importlib.metadata.entry_points
-            real = ("mooring-aws", "mooring-kubernetes", "mooring-sandbox")
+            real = ("mooring-aws", "mooring-docker", "mooring-kubernetes", "mooring-sandbox")
             def ours(**names):
                 return [one for one in original(**names) if one.dist.name not in real]
             importlib.metadata.entry_points = ours
