@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -16,7 +18,7 @@ import pytest
 
 import mooring as m
 from mooring.testing import memory_broker
-from mooring_docker import connector
+from mooring_docker import connector, helpers
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +109,21 @@ async def test_a_helper_that_is_left_is_ended(machine: Path, monkeypatch: pytest
     with anyio.fail_after(10):
         while there(pid):  # noqa: ASYNC110
             await anyio.sleep(0.01)  # asyncio collects it in a moment, if it was left while it began
+
+
+@pytest.mark.parametrize("rounds", range(12))
+def test_a_helper_that_is_left_while_it_starts_is_closed(
+    rounds: int, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = machine / "docker-credential-slow"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{machine}:{os.environ['PATH']}")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", ResourceWarning)
+        assert not anyio.run(cancelled_after, rounds, partial(helpers.get, "slow", "r.org"))
+        gc.collect()
+    assert [str(one.message) for one in shown] == []
 
 
 def there(pid: int) -> bool:

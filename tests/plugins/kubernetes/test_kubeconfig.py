@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import yaml
 
 import mooring as m
 from mooring_kubernetes import connector
+from mooring_kubernetes.program import run
+from mooring_kubernetes.way import ExecPlugin, Way
 
 pytestmark = pytest.mark.anyio
 VERIFY = m.VerifyRequest()
@@ -131,6 +136,26 @@ async def test_a_program_is_killed_with_the_call(opened: Any, fake: Any, tmp_pat
         tasks.cancel_scope.cancel()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("rounds", range(12))
+def test_a_program_that_is_left_while_it_starts_is_closed(rounds: int, tmp_path: Path) -> None:
+    path = tmp_path / "slow"
+    path.write_text("#!/bin/sh\nexec sleep 600\n")
+    path.chmod(0o700)
+
+    async def leave() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, ExecPlugin(command=str(path)), Way(server="https://127.0.0.1"))
+            for _ in range(rounds):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", ResourceWarning)
+        anyio.run(leave)
+        gc.collect()
+    assert [str(one.message) for one in shown] == []
 
 
 async def lifted(**options: Any) -> m.Lifted:

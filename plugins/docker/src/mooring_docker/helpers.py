@@ -79,7 +79,8 @@ async def _run(helper: str, verb: str, given: bytes) -> bytes | None:
 
 
 async def _talk(program: str, verb: str, given: bytes) -> tuple[int, bytes]:
-    process = await anyio.open_process([program, verb], stderr=subprocess.DEVNULL, start_new_session=True)
+    with anyio.CancelScope(shield=True):  # asyncio loses track of a process that is cancelled while it starts
+        process = await anyio.open_process([program, verb], stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             if process.stdin is not None:

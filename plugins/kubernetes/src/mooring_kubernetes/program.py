@@ -48,14 +48,16 @@ async def run(program: ExecPlugin, way: Way) -> Printed:
     code: int | None = None
     output = b""
     try:
-        done = await anyio.run_process(
-            [found, *program.arguments],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            env=environment,
-        )
-        code, output = done.returncode, done.stdout
+        with anyio.CancelScope(shield=True):  # asyncio loses track of a process that is cancelled while it starts
+            process = await anyio.open_process(
+                [found, *program.arguments],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+        async with process:
+            output = b"".join([part async for part in process.stdout]) if process.stdout is not None else b""
+            code = await process.wait()
     except OSError:
         pass
     del environment
