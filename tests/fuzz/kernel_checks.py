@@ -7,6 +7,7 @@ import io
 import os
 import sqlite3
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -317,13 +318,12 @@ def check_row(cells: dict[str, Any]) -> str:
     async def find(path: Path) -> Any:
         async with open_sqlite(path):
             pass
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             marks = ", ".join("?" * len(row))
             try:
                 connection.execute(f"INSERT INTO connectors ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
             except (UnicodeEncodeError, sqlite3.IntegrityError):
                 raise Refused("SQLite takes no such row") from None
-        connection.close()
         async with open_sqlite(path) as store:
             try:
                 return await store.find("prod")
