@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import anyio
+import msgspec
 
 import mooring as m
 from measure import Figure, cpu
@@ -46,8 +47,8 @@ async def _measure() -> tuple[float, float]:
                     aws_access_key_id=m.Secret(f"AKIA{number:016}"),
                     aws_secret_access_key=m.Secret(SECRET),
                 )
-                context = m.Context(
-                    connector_id=str(number), connector="bench", consumer="bench", tools=tools, shared=shared
+                context = msgspec.structs.replace(
+                    example_context(), connector_id=str(number), tools=tools, shared=shared
                 )
                 async with connector.authenticate(config, context) as session:
                     await connector.verify(session, m.VerifyRequest())
