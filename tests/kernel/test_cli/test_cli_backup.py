@@ -62,7 +62,7 @@ def test_data_is_data(cli, registered, file, home, kind, read) -> None:
     assert sorted(note) == ["connectors", "created_at", "version"]
     assert note["connectors"] == 1
     for more in ((), (str(file),)):
-        assert read(cli("store", "check", *more, "-o", kind).stdout) == {"connectors": 1, "problems": []}
+        assert read(cli("store", "check", *more, "-o", kind).stdout) == {"connectors": 1, "problems": [], "closed": []}
     done = read(cli("restore", str(file), "--replace", "-o", kind).stdout)
     assert done["note"] == note
     assert Path(done["saved"]).parent == home

@@ -98,6 +98,8 @@ SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FRO
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
 FIND: Final = f"{SELECT} WHERE id = ? UNION ALL {SELECT} WHERE name = ? LIMIT 1"
 """By id, else by name: without an OR, which would have to be sorted."""
+EITHER: Final = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+"""The same row, where it may cost more."""
 NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
 SETTINGS: Final = msgspec.json.Decoder(dict[str, Any])
 LABELS: Final = msgspec.json.Decoder(dict[str, str])
@@ -149,7 +151,7 @@ class SqliteStore:
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        where = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        where: str = EITHER
         values: tuple[str, ...] = (name_or_id,) * 3
         try:
             rows = await self._read(FIND, values[:2])
@@ -223,8 +225,7 @@ class SqliteStore:
         try:
             await self.find(name_or_id)
         except RecordDamaged:
-            found = "SELECT rowid FROM connectors WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"  # as `find`
-            statement = f"DELETE FROM connectors WHERE rowid = ({found})"  # noqa: S608  our own words
+            statement = f"DELETE FROM connectors WHERE rowid = (SELECT rowid FROM connectors {EITHER})"  # noqa: S608  our own words
             return bool(await self._write(statement, (name_or_id,) * 3))
         return False
 
@@ -396,6 +397,8 @@ class SqliteStore:
             raise
         except sqlite3.Error as error:
             problem = _translate(error, self._path)
+        except OverflowError:
+            problem = StoreCorrupt(f"a record in {self._path} has a number that is out of range; restore a backup")
         else:
             return changed
         raise problem
@@ -481,10 +484,10 @@ def _schema() -> set[tuple[str, str]]:
 
 
 def _sealed_under(sealed: bytes | None) -> str | None:
-    """For a migration: the master key of a record."""
+    """The master key of a record, as its seal itself says; None where it cannot be read."""
     try:
         return None if sealed is None else SEALED.decode(sealed).key_id
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 
