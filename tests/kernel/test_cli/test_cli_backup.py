@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from mooring.store._sqlite import APPLICATION_ID
+from mooring.store._schema import APPLICATION_ID
 
 CANARY = "t0ken-registered"
 REGISTER = ("connector", "register", "--type=acme", "-a", "key", "--token=-", "--no-verify")
