@@ -29,7 +29,7 @@ ALLOWED = {
     ("cli._values", "UNITS"): "a table of numbers that nothing writes",
     ("store._sqlite", "SETTINGS"): "a decoder, which keeps nothing",
     ("store._sqlite", "LABELS"): "a decoder, which keeps nothing",
-    ("store._sqlite", "SEALED"): "a decoder, which keeps nothing",
+    ("store._schema", "SEALED"): "a decoder, which keeps nothing",
     ("testing._example", "example"): "an object without state, for the examples in docstrings",
     ("testing._powered", "powered"): "an object without state, for the examples in docstrings",
     ("testing._powered", "system"): "an object without state, for the examples in docstrings",

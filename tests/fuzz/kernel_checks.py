@@ -47,7 +47,7 @@ from mooring.http import Http
 from mooring.registry import bind
 from mooring.shelf import SealedShelf
 from mooring.store import open_sqlite
-from mooring.store._sqlite import file_system
+from mooring.store._files import file_system
 from mooring.testing import Example, example, memory_broker
 from mooring.types import Config, ConnectorType, Sealed, Secret, build_config, fields_of, instant, split_config
 from mooring.vault import BackupNote, MasterKey, Vault, key_file, parse_keys, read_backup, write_backup

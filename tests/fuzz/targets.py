@@ -122,7 +122,7 @@ TARGETS: dict[str, Target] = {
         slow=True,
     ),
     "mountinfo": Target(
-        parsers=("mooring.store._sqlite:file_system",),
+        parsers=("mooring.store._files:file_system",),
         inputs=kernel.MOUNTINFO,
         check=kernel.check_mounts,
         seeds=(b"", b"\n", b"36 35 98:0 / /mnt rw\n", b"36 35 98:0 / / rw - \n", b"a b c d /\\000 - x"),

@@ -39,7 +39,7 @@ from mooring.errors import (
     WrongKey,
 )
 from mooring.store import _sqlite
-from mooring.store._sqlite import APPLICATION_ID, MIGRATIONS
+from mooring.store._schema import APPLICATION_ID, MIGRATIONS
 from mooring.testing import Fake, memory_broker
 from mooring.types import Connector
 from mooring.vault import BackupNote, Vault, parse_keys, read_backup, write_backup

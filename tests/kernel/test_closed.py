@@ -218,6 +218,10 @@ before = t.files(home)
 print(t.in_child(lambda: each(t.BLOCKING_VERBS, lambda name: t.used_blocking(broker, name))))
 with broker.subscribe() as events:
     print(t.in_child(lambda: list(events)))
+subscription = broker.subscribe()
+subscription.__enter__()
+print(t.in_child(lambda: leave(subscription)))
+subscription.__exit__(None, None, None)
 print(t.in_child(lambda: leave(manager)))
 pid = os.fork()
 if not pid:
@@ -233,7 +237,7 @@ print(sorted(one.name for one in home.iterdir()))
         tmp_path / "home",
     )
     names = "['master.key', 'mooring.db']"
-    assert said == [REFUSAL, "[]", "left", "0", "True", "['mine', 'other']", names]
+    assert said == [REFUSAL, "[]", "left", "left", "0", "True", "['mine', 'other']", names]
 
 
 def files(home: Path) -> dict[str, bytes]:

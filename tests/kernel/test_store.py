@@ -35,7 +35,9 @@ from mooring.errors import (
     StoreUnavailable,
 )
 from mooring.store import KeyRecord, MemoryStore, Rewrapped, SqliteStore, Store, UndoEntry, open_sqlite
-from mooring.store._sqlite import APPLICATION_ID, COLUMNS, MIGRATIONS, UNSAFE_FILE_SYSTEMS, file_system
+from mooring.store._files import UNSAFE_FILE_SYSTEMS, file_system
+from mooring.store._schema import APPLICATION_ID, MIGRATIONS
+from mooring.store._sqlite import COLUMNS
 from mooring.testing import Fake
 from mooring.types import Connector, Sealed
 

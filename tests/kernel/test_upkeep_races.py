@@ -245,3 +245,37 @@ async def test_a_rotation_names_a_record_that_has_lost_its_seal(home) -> None:
         done = await broker.rotate_keys()
         assert any("mine" in problem and "lost its seal" in problem for problem in done.problems)
         assert done.retired == (), "the column still says that something is under the old key"
+
+
+async def test_a_seal_that_is_nested_without_end_stops_no_command(home) -> None:
+    """The decoder gives up on it in a way of its own."""
+    async with opened(home) as broker:
+        await register(broker, "mine")
+        await register(broker, "other")
+        with closing(sqlite3.connect(home / "mooring.db")) as raw, raw:
+            blob = b"\x81\xa1x" + b"\x91" * 5000 + b"\xc0"
+            raw.execute("UPDATE connectors SET sealed = ? WHERE name = 'mine'", (blob,))
+
+        assert [key.connectors for key in await broker.keys()] == [2], "the column tells of it still"
+        done = await broker.rotate_keys()
+        assert (done.rewrapped, done.retired) == (1, ())
+        assert any("'mine'" in problem for problem in done.problems)
+        assert any("'mine'" in problem for problem in (await broker.check()).problems)
+        assert (await broker.secrets("other"))["key"].reveal() == "key of other"
+
+
+async def test_a_version_beyond_all_numbers_is_an_error_of_the_store(home) -> None:
+    async with opened(home) as broker:
+        await register(broker, "mine")
+        altered(home, f"UPDATE connectors SET version = {2**63 - 1}")
+        with pytest.raises(m.StoreCorrupt, match="a number that is out of range; restore a backup"):
+            await broker.update("mine", description="new", verify=False)
+
+
+async def test_a_check_tells_seals_apart_from_the_rest(home) -> None:
+    async with opened(home) as broker:
+        await register(broker, "mine")
+        altered(home, 'UPDATE connectors SET settings = \'{"place":"elsewhere"}\'')
+        report = await broker.check()
+    assert report.problems == report.closed
+    assert len(report.closed) == 1

@@ -91,14 +91,15 @@ def _lasting(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) ->
                 raise
             entered.set_exception(error)
 
-    cancelling, life = _Cancelling(portal, live), None
+    process, cancelling, life = os.getpid(), _Cancelling(portal, live), None
     try:
         life = portal.start_task_soon(cancelling.run)
         yield entered.result()
     finally:
-        cancelling.cancel()
-        if life is not None:
-            life.result()
+        if os.getpid() == process:  # a process that was forked meanwhile has no event loop to leave it in
+            cancelling.cancel()
+            if life is not None:
+                life.result()
 
 
 def _at_hand_first(

@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from mooring.store._sqlite import APPLICATION_ID
+from mooring.store._schema import APPLICATION_ID
 
 CANARY = "t0ken-registered"
 REGISTER = ("connector", "register", "--type=acme", "-a", "key", "--token=-", "--no-verify")
@@ -62,7 +62,7 @@ def test_data_is_data(cli, registered, file, home, kind, read) -> None:
     assert sorted(note) == ["connectors", "created_at", "version"]
     assert note["connectors"] == 1
     for more in ((), (str(file),)):
-        assert read(cli("store", "check", *more, "-o", kind).stdout) == {"connectors": 1, "problems": []}
+        assert read(cli("store", "check", *more, "-o", kind).stdout) == {"connectors": 1, "problems": [], "closed": []}
     done = read(cli("restore", str(file), "--replace", "-o", kind).stdout)
     assert done["note"] == note
     assert Path(done["saved"]).parent == home

@@ -42,6 +42,8 @@ class Report(Struct):
     """Those that can be read."""
     problems: tuple[str, ...]
     """What is wrong, in sentences; nothing if all is well."""
+    closed: tuple[str, ...] = ()
+    """Those of them that are about a seal which does not open."""
 
 
 class Restored(Struct):
@@ -122,12 +124,13 @@ async def _look(desk: Desk, store: Store) -> Report:
     except StoreCorrupt as error:
         return Report(connectors=0, problems=tuple(dict.fromkeys((*problems, error.message))))
     problems += [error.message for error in found.damaged]
+    closed: list[str] = []
     for connector in found:
         try:
             await desk.open(connector)
         except MooringError as error:
-            problems.append(f"connector {connector.name!r}: {error.message}")
-    return Report(connectors=len(found), problems=tuple(problems))
+            closed.append(f"connector {connector.name!r}: {error.message}")
+    return Report(connectors=len(found), problems=(*problems, *closed), closed=tuple(closed))
 
 
 def _portable(desk: Desk) -> Portable:

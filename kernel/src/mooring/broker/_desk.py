@@ -171,10 +171,9 @@ class Desk:
             try:
                 await write(connector)
             except KeyRetired:
-                self.vault.reload()
+                await self.prepare_to_seal()
                 if connector.sealed is None or connector.sealed.key_id == self.vault.keys[0].id:
                     raise  # there is no newer one
-                await self.prepare_to_seal()
                 await self.fetch(connector.sealed.key_id)
                 sealed = self.vault.rewrap(bound(connector), connector.sealed)
                 connector = msgspec.structs.replace(connector, sealed=sealed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -127,8 +127,7 @@ def _plugins() -> Iterator[Check]:
 
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
     report = await broker.check()
-    seals = [one for one in report.problems if one.startswith("connector ")]
-    others = [one for one in report.problems if one not in seals]
+    others = [one for one in report.problems if one not in report.closed]
     place = "a plugin's store" if settings.store else str(settings.store_file)
     detail = "; ".join(others) or f"{place}, {counted(report.connectors, 'connector')}"
     store = Check(check="store", status="fail" if others else "ok", detail=detail)
@@ -136,13 +135,13 @@ async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool
         connectors = await broker.list()
     except StoreError:  # the report tells
         return [store]
-    checks = [store, _seals(seals, report.connectors), _clock(connectors)]
+    checks = [store, _seals(report.closed, report.connectors), _clock(connectors)]
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
     return [*checks, *await _connectors(run, broker, connectors)]
 
 
-def _seals(problems: list[str], count: int) -> Check:
+def _seals(problems: Sequence[str], count: int) -> Check:
     """Whether the master key at hand opens every connector: a lost or wrong one shows here, without a vendor."""
     if problems:
         return Check(check="seals", status="fail", detail=f"{len(problems)} of {count} closed: {problems[0]}")

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import random
-import re
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 import aiosqlite
 import anyio
@@ -30,72 +27,19 @@ from mooring.errors import (
     RecordDamaged,
     StoreConflict,
     StoreCorrupt,
-    StoreTooNew,
     StoreUnavailable,
 )
+from mooring.store._files import MOUNTS, is_read_only, prepare, read_only_uri, translate
 from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retired
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
-from mooring.types import Connector, Sealed
+from mooring.store._schema import SEALED, configure, schema, sealed_under
+from mooring.types import Connector
 
 T = TypeVar("T")
 
-APPLICATION_ID: Final = 0x6D6F6F72  # "moor", in the file's header (sqlite.org/fileformat.html)
 BUSY_TIMEOUT: Final = timedelta(seconds=10)
-OWN_WAIT_MS: Final = 5
-"""How long a statement waits within SQLite, once the store is open; see `SqliteStore._patiently`."""
 LONGEST_PAUSE: Final = 0.005
 """Seconds between two tries."""
-MOUNTS: Final = Path("/proc/self/mountinfo")
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE connectors (
-        id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        type TEXT NOT NULL,
-        auth_method TEXT NOT NULL,
-        resource_type TEXT,
-        resource_id TEXT,
-        settings TEXT NOT NULL,
-        sealed BLOB,
-        labels TEXT NOT NULL,
-        description TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        expires_at TEXT,
-        expires_skew REAL NOT NULL,
-        ttl REAL,
-        allow_unnarrowed INTEGER NOT NULL,
-        allow_long_lived INTEGER NOT NULL,
-        created_at TEXT NOT NULL,
-        updated_at TEXT NOT NULL,
-        version INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX connectors_by_type ON connectors (type, name);
-    """,
-    """
-    ALTER TABLE connectors ADD COLUMN key_id TEXT;
-    UPDATE connectors SET key_id = sealed_under(sealed);
-    CREATE INDEX connectors_by_key ON connectors (key_id);
-    CREATE TABLE master_keys (
-        id TEXT PRIMARY KEY,
-        fingerprint BLOB NOT NULL,
-        source TEXT NOT NULL,
-        created_at TEXT NOT NULL,
-        retired_at TEXT
-    ) STRICT;
-    """,
-    """
-    CREATE TABLE undo_log (
-        id TEXT PRIMARY KEY,
-        connector_id TEXT NOT NULL,
-        step TEXT NOT NULL,
-        due_at TEXT NOT NULL,
-        attempts INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX undo_log_by_due ON undo_log (due_at);
-    """,
-)
-"""One script a schema version. A store of version n has run the first n; never edit one that was released."""
 
 COLUMNS: Final = (
     "id", "name", "type", "auth_method", "resource_type", "resource_id", "settings", "sealed", "labels", "description",
@@ -108,24 +52,15 @@ SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FRO
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
 FIND: Final = f"{SELECT} WHERE id = ? UNION ALL {SELECT} WHERE name = ? LIMIT 1"
 """By id, else by name: without an OR, which would have to be sorted."""
+EITHER: Final = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+"""The same row, where it may cost more."""
 NOT_RETIRED: Final = "NOT EXISTS (SELECT 1 FROM master_keys WHERE id = ? AND retired_at IS NOT NULL)"
 SETTINGS: Final = msgspec.json.Decoder(dict[str, Any])
 LABELS: Final = msgspec.json.Decoder(dict[str, str])
-SEALED: Final = msgspec.msgpack.Decoder(Sealed)
-SMALLEST: Final = 512
-"""No database is smaller (sqlite.org/fileformat.html); SQLite takes a file of a few bytes for an empty one."""
-FULL_BYTES: Final = 1 << 16
-"""A file system with less room than this is full: SQLite reports the lack of room beside its file as a disk error."""
 BAD_TEXT: Final = "\N{REPLACEMENT CHARACTER}"
 CANNOT_COPY: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 PROBLEMS: Final = 20
 """How many problems of a file are told at most."""
-
-UNSAFE_FILE_SYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs",
-     "fuse.s3fs", "fuse.rclone", "fuse.juicefs", "davfs", "virtiofs", "vboxsf"}
-)  # fmt: skip
-"""File systems that several machines may share, where WAL's shared memory does not work (sqlite.org/wal.html)."""
 
 
 class NotTextError(Exception):
@@ -159,7 +94,7 @@ class SqliteStore:
 
     async def find(self, name_or_id: str) -> Connector | None:
         """See `Store.find`."""
-        where = "WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"
+        where: str = EITHER
         values: tuple[str, ...] = (name_or_id,) * 3
         try:
             rows = await self._read(FIND, values[:2])
@@ -233,8 +168,7 @@ class SqliteStore:
         try:
             await self.find(name_or_id)
         except RecordDamaged:
-            found = "SELECT rowid FROM connectors WHERE id = ? OR name = ? ORDER BY id = ? DESC LIMIT 1"  # as `find`
-            statement = f"DELETE FROM connectors WHERE rowid = ({found})"  # noqa: S608  our own words
+            statement = f"DELETE FROM connectors WHERE rowid = (SELECT rowid FROM connectors {EITHER})"  # noqa: S608  our own words
             return bool(await self._write(statement, (name_or_id,) * 3))
         return False
 
@@ -253,7 +187,7 @@ class SqliteStore:
     async def key_uses(self) -> Mapping[str, int]:
         """See `Store.key_uses`."""
         rows = await self._read("SELECT sealed, key_id FROM connectors", ())
-        return Counter(key_id for row in rows if (key_id := _sealed_under(row[0]) or row[1]))
+        return Counter(key_id for row in rows if (key_id := sealed_under(row[0]) or row[1]))
 
     async def rewrap(self, changes: Sequence[Rewrapped]) -> int:
         """See `Store.rewrap`; one statement, so that it is one transaction."""
@@ -321,7 +255,7 @@ class SqliteStore:
             reason = error.strerror or reason
         except sqlite3.Error as error:
             if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF not in CANNOT_COPY:
-                raise _translate(error, self._path) from None
+                raise translate(error, self._path) from None
         else:
             return
         raise StoreUnavailable(
@@ -350,7 +284,7 @@ class SqliteStore:
         problems = [f"the file is damaged: {' '.join(words)}" for words in told]
         try:
             made = await self._read("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'", ())
-            if set(made) != _schema():
+            if set(made) != schema():
                 return [*problems, f"the tables of {self._path} are not those that mooring makes; restore a backup"]
             await self.keys()
             seals = await self._read("SELECT CAST(name AS BLOB), sealed, key_id FROM connectors", ())
@@ -361,7 +295,7 @@ class SqliteStore:
         return problems + [
             f"the record of connector {row[0].decode(errors='replace')!r} does not name the master key that seals it"
             for row in seals
-            if row[1] is not None and _sealed_under(row[1]) not in (None, row[2])
+            if row[1] is not None and sealed_under(row[1]) not in (None, row[2])
         ]
 
     async def changes(self) -> int:
@@ -378,7 +312,7 @@ class SqliteStore:
             error.__traceback__ = None  # it holds the cursor, and that the file, also when the store is closed
             if type(error) is sqlite3.OperationalError and not getattr(error, "sqlite_errorcode", None):
                 raise NotTextError from None  # Python's own error, of text that is not UTF-8
-            problem = _translate(error, self._path)
+            problem = translate(error, self._path)
         raise problem
 
     async def _patiently(self, run: Callable[[], Awaitable[T]]) -> T:
@@ -437,7 +371,9 @@ class SqliteStore:
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            problem = _translate(error, self._path)
+            problem = translate(error, self._path)
+        except OverflowError:
+            problem = StoreCorrupt(f"a record in {self._path} has a number that is out of range; restore a backup")
         else:
             return changed
         raise problem
@@ -517,23 +453,6 @@ def _row(connector: Connector) -> tuple[Any, ...]:
     return (*values.values(), connector.sealed and connector.sealed.key_id)
 
 
-def _schema() -> set[tuple[str, str]]:
-    """The tables and indexes of the current schema."""
-    with closing(sqlite3.connect(":memory:")) as empty:
-        empty.create_function("sealed_under", 1, _sealed_under)
-        for script in MIGRATIONS:
-            empty.executescript(script)
-        return set(empty.execute("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
-
-
-def _sealed_under(sealed: bytes | None) -> str | None:
-    """For a migration: the master key of a record."""
-    try:
-        return None if sealed is None else SEALED.decode(sealed).key_id
-    except msgspec.MsgspecError:
-        return None
-
-
 def _copy(source: Path, target: Path) -> None:
     """Put one database in the place of another, in one transaction of the target."""
 
@@ -545,7 +464,7 @@ def _copy(source: Path, target: Path) -> None:
         with closing(sqlite3.connect(source)) as one, closing(_connect(target)) as other:
             one.backup(other, progress=stop_if_busy)
     except sqlite3.Error as error:
-        problem = _translate(error, target)
+        problem = translate(error, target)
     else:
         return
     raise problem
@@ -570,171 +489,24 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
     """
     if anyio.get_cancelled_exc_class().__module__.partition(".")[0] == "trio":
         raise StoreUnavailable("the SQLite store needs asyncio; run mooring in an asyncio event loop, not in trio's")
-    process, read_only = os.getpid(), _is_read_only(path)
+    process, read_only = os.getpid(), is_read_only(path)
     if not read_only:
-        _prepare(path, mounts)
+        prepare(path, mounts)
     try:
         with anyio.CancelScope(shield=True):  # it opens a file and waits for nobody; half done, its thread would stay
             timeout = BUSY_TIMEOUT.total_seconds()
             connection = await aiosqlite.connect(
-                _read_only_uri(path) if read_only else path, uri=read_only, isolation_level=None, timeout=timeout
+                read_only_uri(path) if read_only else path, uri=read_only, isolation_level=None, timeout=timeout
             )
     except sqlite3.Error as error:
-        raise _translate(error, path) from None
+        raise translate(error, path) from None
     try:
         try:
-            await _configure(connection, path, read_only=read_only)
+            await configure(connection, path, read_only=read_only)
         except sqlite3.Error as error:
-            raise _translate(error, path) from None
+            raise translate(error, path) from None
         yield SqliteStore(connection, path)
     finally:
         if os.getpid() == process:  # a process that was forked from it has no thread to close it
             with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement may take
                 await connection.close()
-
-
-def _is_read_only(path: Path) -> bool:
-    """Whether there is a store that may be read, but neither be written nor have files beside it."""
-    return path.is_file() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
-
-
-def _read_only_uri(path: Path) -> str:
-    """Without a WAL nobody is writing, and no file beside it is needed (sqlite.org/uri.html)."""
-    wal = path.with_name(f"{path.name}-wal")
-    still = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
-    return f"file:{quote(str(path.resolve()))}?mode=ro{still}"
-
-
-def _prepare(path: Path, mounts: Path) -> None:
-    """The folder and the file, for the owner alone, before SQLite writes a byte."""
-    kind = file_system(path, mounts)
-    if kind in UNSAFE_FILE_SYSTEMS:
-        raise StoreUnavailable(
-            f"the store {path} would lie on a {kind} file system, where SQLite cannot share it safely; "
-            "set MOORING_HOME to a folder on a local disk"
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Only a new file: to close one that this process has open elsewhere drops SQLite's locks on it
-        # (sqlite.org/howtocorrupt.html, section 2.2).
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        size = path.stat().st_size
-    except OSError as error:
-        raise StoreUnavailable(
-            f"the store {path} cannot be opened: {error.strerror}; set MOORING_HOME to another folder"
-        ) from None
-    if 0 < size < SMALLEST:
-        raise _not_ours(path)
-
-
-async def _configure(connection: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:
-    """Refuse what is not ours before the first change, then switch WAL on and migrate."""
-    # in one statement, and so of one moment: another process may be migrating
-    rows = await connection.execute_fetchall(
-        "SELECT * FROM pragma_application_id, pragma_user_version, pragma_schema_version"
-    )
-    application, version, changes = next(iter(rows))
-    if application != APPLICATION_ID and (application or version or changes):
-        raise StoreCorrupt(
-            f"{path} is a database of another program; it was left as it is; set MOORING_HOME to another folder"
-        )
-    if version > len(MIGRATIONS):
-        raise StoreTooNew(
-            f"the store {path} was written by a newer mooring (schema {version}, this one knows {len(MIGRATIONS)}); "
-            "upgrade mooring"
-        )
-    if read_only:
-        if version < len(MIGRATIONS):
-            raise StoreUnavailable(f"the store {path} is of an older mooring and cannot be written; check its rights")
-        return
-    _close_to_others(path)
-    mode = await connection.execute_fetchall("PRAGMA journal_mode")
-    if next(iter(mode))[0] != "wal":
-        mode = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
-    if next(iter(mode))[0] != "wal":
-        raise StoreUnavailable(
-            f"the store {path} cannot use SQLite's WAL mode there; set MOORING_HOME to a folder on a local disk"
-        )
-    await connection.execute("PRAGMA synchronous = FULL")
-    if version < len(MIGRATIONS):
-        await connection.create_function("sealed_under", 1, _sealed_under, deterministic=True)
-        await _migrate(connection)
-    await connection.execute(f"PRAGMA busy_timeout = {OWN_WAIT_MS}")
-
-
-def _close_to_others(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        file = path.with_name(path.name + suffix)
-        with suppress(OSError):
-            if os.name == "posix" and file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-async def _migrate(connection: aiosqlite.Connection) -> None:
-    """Run what is missing, all or nothing; of two processes at once the second finds it done.
-
-    When it fails half-way the connection is closed, which rolls it back.
-    """
-    await connection.execute("BEGIN IMMEDIATE")
-    version = await _pragma(connection, "user_version")
-    for script in MIGRATIONS[version:]:
-        for statement in script.split(";"):
-            await connection.execute(statement)
-    await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    await connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    await connection.execute("COMMIT")
-
-
-async def _pragma(connection: aiosqlite.Connection, name: str) -> int:
-    rows = await connection.execute_fetchall(f"PRAGMA {name}")
-    return int(next(iter(rows))[0])
-
-
-def _translate(error: sqlite3.Error, path: Path) -> StoreUnavailable | StoreCorrupt:
-    """SQLite's errors in our words (sqlite.org/rescode.html)."""
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _not_ours(path)
-    if code == sqlite3.SQLITE_IOERR and _is_full(path):
-        code = sqlite3.SQLITE_FULL
-    reasons = {
-        sqlite3.SQLITE_BUSY: "another process holds it; try again",
-        sqlite3.SQLITE_LOCKED: "another process holds it; try again",
-        sqlite3.SQLITE_FULL: "the disk is full; free some space",
-        sqlite3.SQLITE_READONLY: "it cannot be written; check the rights of the file and its folder",
-        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the rights of the file and its folder",
-        sqlite3.SQLITE_IOERR: "the disk reports an error; check the disk",
-    }
-    reason = reasons.get(code, f"SQLite reports {getattr(error, 'sqlite_errorname', type(error).__name__)}")
-    return StoreUnavailable(f"the store {path} is not usable: {reason}")
-
-
-def _not_ours(path: Path) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"{path} is damaged or not a mooring store; it was left as it is; move it away, then restore a backup"
-    )
-
-
-def _is_full(path: Path) -> bool:
-    try:
-        return shutil.disk_usage(path.parent).free < FULL_BYTES
-    except OSError:
-        return False
-
-
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that a path lies on, or would; empty where the system does not tell (proc(5))."""
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    place = Path(os.path.realpath(path))
-    best, kind = -1, ""
-    for line in lines:
-        before, after = (part.split() for part in line.partition(" - ")[::2])
-        if len(before) > 4 and after:  # noqa: PLR2004  (the fifth is the mount's point)
-            point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before[4]))
-            if len(point.parts) >= best and place.is_relative_to(point):
-                best, kind = len(point.parts), after[0]
-    return kind
