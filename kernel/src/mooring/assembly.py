@@ -15,15 +15,17 @@ from typing import cast
 
 import anyio.lowlevel
 
-from mooring.broker import Broker, Budgets, Desk, Sweeper
+from mooring.breakers import Breaker, Breakers
+from mooring.broker import Books, Broker, Budgets, Desk, Sweeper
 from mooring.bus import Bus, open_bus
 from mooring.cache import Cache
 from mooring.errors import InvalidConfig, NoMasterKey, StoreUnavailable
-from mooring.events import TaskFailed
+from mooring.events import BreakerClosed, BreakerOpened, TaskFailed
 from mooring.hookspecs import Tools
 from mooring.http import open_http
 from mooring.journal import keep_journal
 from mooring.limits import Limits
+from mooring.refresher import Refresher
 from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
 from mooring.store import Store, open_sqlite
@@ -120,6 +122,7 @@ async def open_broker(
     budgets: Budgets | None = None,
     consumer: str | None = None,
     share_cache: bool = True,
+    refresh: bool = True,
     journal: bool = False,
     opened: Callable[[Iterable[Secret]], None] | None = None,
 ) -> AsyncGenerator[Broker, None]:
@@ -136,6 +139,7 @@ async def open_broker(
         budgets: how long each verb may take.
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
+        refresh: whether what is in use is renewed in the background; else by who asks next.
         journal: whether every event becomes a line of structlog.
         opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
 
@@ -155,21 +159,28 @@ async def open_broker(
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
+        books = Books(store.ledger, vault, clock, bus)
         desk = Desk(
             registry=registry,
             store=store,
             vault=vault,
-            cache=Cache(clock, shelf if share_cache else None),
+            cache=Cache(clock, shelf if share_cache else None, renewing=refresh),
             bus=bus,
             tools=Tools(http=http, limits=limits or Limits(), clock=clock),
             budgets=budgets or Budgets(),
             owner=user,
             consumer=consumer or f"{user}@{socket.gethostname()}",
             allow_implicit=settings.allow_implicit,
+            books=books,
+            breakers=_breakers(books, clock),
             opened=opened,
         )
         broker = Broker(desk)
         stack.callback(broker.close)
+        stack.push_async_callback(books.settle)
+        bus.spawn("books", books.run)
+        if refresh:
+            bus.spawn("refresher", Refresher(clock, desk.cache.due, broker.refresh).run)
         sweeper = Sweeper(desk)
         bus.spawn("sweeper", sweeper.run)
         stack.push_async_callback(sweeper.settle)
@@ -184,6 +195,16 @@ async def open_broker(
             with _apart(bus, clock, f"lifespan of the system plugin {name}"):
                 await stack.enter_async_context(call())
         yield broker
+
+
+def _breakers(books: Books, clock: Clock) -> Breakers:
+    def opened(breaker: Breaker) -> None:
+        until = breaker.until or clock.now()
+        books.tell(BreakerOpened(at=clock.now(), endpoint=breaker.endpoint, failures=breaker.failures, until=until))
+
+    return Breakers(
+        clock, opened=opened, closed=lambda endpoint: books.tell(BreakerClosed(at=clock.now(), endpoint=endpoint))
+    )
 
 
 @contextmanager

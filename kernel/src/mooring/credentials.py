@@ -79,6 +79,8 @@ class Issued(Struct):
     issued_at: datetime
     credentials: Credentials
     cached: bool = False
+    lease: str = ""
+    """The id of the record of this hand-out; the same for all who share the credentials."""
 
     @property
     def expires_at(self) -> datetime | None:

@@ -5,7 +5,7 @@ Two axes, both of which a caller can ask: whose fault it is (the branch) and whe
 
     MooringError
     |- ConfigError            the caller must change something
-    |   |- UnknownConnector, UnknownConnectorType, UnknownAuthMethod, UnsupportedResource
+    |   |- UnknownConnector, UnknownLease, UnknownConnectorType, UnknownAuthMethod, UnsupportedResource
     |   |- InvalidConfig      names the field, never its value
     |   |- NameTaken, NothingToLift, NotPermitted, NotNarrowed, LongLived, ConnectorExpired,
     |   |- BrokerClosed
@@ -57,6 +57,10 @@ class ConfigError(MooringError):
 
 class UnknownConnector(ConfigError):
     """Raised when no connector has the given name or id."""
+
+
+class UnknownLease(ConfigError):
+    """Raised when no lease has the given id."""
 
 
 class UnknownConnectorType(ConfigError):

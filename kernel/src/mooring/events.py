@@ -90,6 +90,73 @@ class CredentialsIssued(ConnectorEvent, tag=True):
     consumer: str
     expires_at: datetime | None
     narrowed: bool
+    lease: str = ""
+
+
+class CredentialsRefreshed(ConnectorEvent, tag=True):
+    """New credentials were made before those of another lease end."""
+
+    resource_type: str
+    resource_id: str | None
+    lease: str
+    before: str
+    """The lease whose credentials they replace; those are good until they end."""
+    expires_at: datetime | None
+
+
+class RefreshFailed(ConnectorEvent, tag=True):
+    """Credentials could not be made anew; those at hand are served until they end."""
+
+    resource_type: str
+    resource_id: str | None
+    lease: str
+    expires_at: datetime | None
+    error: str
+    message: str
+
+
+class LeaseEvent(ConnectorEvent):
+    """The base of what happens to a lease."""
+
+    lease: str
+    resource_type: str
+    resource_id: str | None
+
+
+class CredentialsExpired(LeaseEvent, tag=True):
+    """The credentials of a lease have ended."""
+
+
+class CredentialsRevoked(LeaseEvent, tag=True):
+    """The credentials of a lease were taken back: the vendor does not accept them any more."""
+
+
+class CredentialsReleased(LeaseEvent, tag=True):
+    """The credentials of a lease are not handed out any more, but good until they end: nothing can take them back."""
+
+    expires_at: datetime | None
+
+
+class RevocationFailed(LeaseEvent, tag=True):
+    """The credentials of a lease could not be taken back; it is tried again."""
+
+    attempts: int
+    error: str
+    message: str
+
+
+class BreakerOpened(Event, tag=True):
+    """A vendor's endpoint did not answer several times in a row, and is not asked for a while."""
+
+    endpoint: str
+    failures: int
+    until: datetime
+
+
+class BreakerClosed(Event, tag=True):
+    """A vendor's endpoint answers again."""
+
+    endpoint: str
 
 
 class IssueFailed(ConnectorEvent, tag=True):

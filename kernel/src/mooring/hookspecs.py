@@ -62,7 +62,7 @@ class UndoLog(Protocol):
         ...
 
     async def keep(self, entry: str, until: datetime) -> None:
-        """It is made, and in use until then."""
+        """It is made, and in use until then; it counts once the credentials are handed out."""
         ...
 
     async def done(self, entry: str) -> None:
@@ -233,11 +233,21 @@ class LoginChange(Struct):
     notes: tuple[str, ...] = ()
 
 
+class RevokeRequest(Struct):
+    """Take back what was issued, for a whole role."""
+
+    before: datetime
+    """What was issued before; credentials from now on are good."""
+
+
 class ClientRequest(Struct):
-    """Make a ready client of credentials; `renew` gives fresh ones whenever the client needs them."""
+    """Make a ready client of credentials; `renew` gives fresh ones whenever the client needs them.
+
+    Given credentials that the vendor has refused, it gives others.
+    """
 
     credentials: Credentials
-    renew: Callable[[], Awaitable[Credentials]]
+    renew: Callable[..., Awaitable[Credentials]]
     resource_type: str
     resource_id: str | None
 
@@ -587,6 +597,45 @@ class Undo(Protocol[SessionT_contra]):
         ...
 
 
+class RevokeAll(Protocol[SessionT_contra]):
+    """Optional: take back all that was issued before an instant, where it cannot be done for less."""
+
+    @hookspec
+    async def revoke_all(self, session: SessionT_contra, request: RevokeRequest) -> str:
+        """Have the vendor refuse everything that the connector's role was issued before `request.before`.
+
+        Others who use the same role lose their credentials too: it is called only where the caller has said so.
+
+        Returns:
+            What was done, in one sentence.
+
+        Raises:
+            NotPermitted: the auth method issues nothing that could be taken back so.
+
+        >>> import anyio
+        >>> from datetime import UTC, datetime
+        >>> from mooring.hookspecs import RevokeRequest
+        >>> from mooring.testing import powered
+        >>> anyio.run(powered.revoke_all, "u", RevokeRequest(before=datetime(2026, 1, 1, tzinfo=UTC)))
+        'every token of u from before 2026-01-01 00:00:00+00:00 is refused'
+        """
+        ...
+
+
+class Endpoint(Protocol[ConfigT]):
+    """Optional: the host that a connector's calls depend on."""
+
+    @hookspec
+    def endpoint(self, config: ConfigT) -> str:
+        """Such as `sts.eu-west-1.amazonaws.com`. Pure. Connectors of the same one share a circuit breaker.
+
+        >>> from mooring.testing import ExampleConfig, powered
+        >>> powered.endpoint(ExampleConfig(user="u"))
+        'example.test'
+        """
+        ...
+
+
 class LiftAll(Protocol):
     """Optional: everything that the local machine has, each thing a connector of its own."""
 
@@ -636,6 +685,8 @@ POWERS: tuple[type, ...] = (
     Login,
     Logout,
     Undo,
+    RevokeAll,
+    Endpoint,
     Lifespan,
 )
 """The optional powers, each a specification of its own with one hook."""

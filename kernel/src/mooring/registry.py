@@ -42,6 +42,7 @@ from mooring.hookspecs import (
     LoginRequest,
     LogoutRequest,
     RenderRequest,
+    RevokeRequest,
     Served,
     ServeRequest,
     Tools,
@@ -59,6 +60,7 @@ _COLOURS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lift": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "lift_all": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "undo": ("a coroutine function (async def)", inspect.iscoroutinefunction),
+    "revoke_all": ("a coroutine function (async def)", inspect.iscoroutinefunction),
     "discover": ("an async generator function (async def with yield)", inspect.isasyncgenfunction),
 }
 """What each hook must be; the others are plain functions. There is no "await it if it happens to be awaitable"."""
@@ -88,6 +90,8 @@ class Route(Struct):
     login: Callable[[LoginRequest], LoginChange] | None = None
     logout: Callable[[LogoutRequest], LoginChange] | None = None
     undo: Callable[[Any, Mapping[str, str]], Awaitable[None]] | None = None
+    revoke_all: Callable[[Any, RevokeRequest], Awaitable[str]] | None = None
+    endpoint: Callable[[Config], str] | None = None
     lifespan: Callable[[Tools], AbstractAsyncContextManager[Any]] | None = None
 
     @property

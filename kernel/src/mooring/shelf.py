@@ -60,6 +60,11 @@ class SealedShelf:
         with suppress(OSError):
             await anyio.to_thread.run_sync(self._remove, _owner(connector_id))
 
+    async def drop(self, key: Key) -> None:
+        """Remove what lies there of one key."""
+        with suppress(OSError):
+            await anyio.to_thread.run_sync(self._unlink, _name(key))
+
     @asynccontextmanager
     async def lock(self, key: Key) -> AsyncGenerator[None, None]:
         """Hold the key alone among all processes of the machine, where the folder can be written."""
@@ -118,6 +123,10 @@ class SealedShelf:
         if not stat.S_ISDIR(found.st_mode) or (os.name == "posix" and found.st_uid != os.geteuid()):
             raise PermissionError
         return stat.S_IMODE(found.st_mode) if os.name == "posix" else 0
+
+    def _unlink(self, name: str) -> None:
+        self._refuse_foreign()
+        (self._folder / f"{name}.sealed").unlink(missing_ok=True)
 
     def _remove(self, owner: str) -> None:
         self._refuse_foreign()

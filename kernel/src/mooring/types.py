@@ -126,6 +126,8 @@ class AuthMethod(Struct):
     """Bounds of the life of issued credentials, where the caller has a choice."""
     implicit: bool = False
     """Whether it takes the identity of the machine that mooring runs on; off unless the configuration allows it."""
+    revocable: bool = False
+    """Whether what it issues can be taken back from one consumer alone; then no two consumers share it."""
 
 
 class ResourceType(Struct):

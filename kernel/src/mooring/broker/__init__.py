@@ -1,6 +1,8 @@
 """The broker: register, verify, discover, issue, client; one file a verb."""
 
+from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
+from mooring.broker._books import Books
 from mooring.broker._broker import Broker
 from mooring.broker._desk import Budgets, Desk
 from mooring.broker._discover import Discovery, Failed, Finished, Found
@@ -9,6 +11,9 @@ from mooring.broker._register import Changes
 from mooring.broker._undo import Sweeper
 
 __all__ = [
+    "AuditLine",
+    "AuditReport",
+    "Books",
     "Broker",
     "Budgets",
     "Changes",

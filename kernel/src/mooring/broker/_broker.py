@@ -12,16 +12,20 @@ from typing import Any, Unpack
 import msgspec
 
 from mooring import __version__
-from mooring.broker import _backup, _discover, _keys, _register, _undo, _verify
+from mooring.breakers import Breaker
+from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register, _revoke, _undo, _verify
+from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import Desk, guard
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
+from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, RecordDamaged, UnsupportedResource
+from mooring.errors import BrokerClosed, InvalidConfig, RecordDamaged, UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted
+from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.registry import Plugin, Registry
 from mooring.store import Connectors
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
@@ -225,8 +229,12 @@ class Broker:
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str | Connector) -> Connector:
-        """Remove a connector; what it issued lives until it ends.
+    async def delete(self, connector: str | Connector, *, revoke: bool = False) -> Connector:
+        """Remove a connector; what it issued lives until it ends, unless it can be taken back.
+
+        Args:
+            connector: its name; or the connector as it was read.
+            revoke: take back what it issued first, where that can be done for each lease.
 
         Raises:
             StoreConflict: somebody else changed or deleted it meanwhile, or since it was read.
@@ -234,6 +242,8 @@ class Broker:
         """
         desk, issuer = self._opened()
         found = await desk.as_read(connector)
+        if revoke:
+            await self.revoke(connector=found.id)
         try:
             await _register.delete(desk, found)
         finally:
@@ -301,6 +311,7 @@ class Broker:
         access: Access = "read",
         ttl: timedelta | None = None,
         consumer: str | None = None,
+        refused: str = "",
     ) -> Issued:
         """Short-lived credentials for exactly this resource; fresh ones are served again without a call.
 
@@ -311,13 +322,15 @@ class Broker:
             access: `list`, `read` or `write`; each includes the one before.
             ttl: how long they shall live; brought within the auth method's bounds, which the reply says.
             consumer: who gets them; the current user and host unless given.
+            refused: the lease of credentials that the vendor has refused before their end: others are made, once for
+                all who say so.
 
         Raises:
             NotNarrowed, LongLived: the connector does not allow what could be had.
             ConnectorExpired: the connector's own credentials have ended.
         """
         wish = Wish(connector, resource_type, resource_id, access, ttl)
-        return await self._issuer.issue(wish, consumer or self._desk.consumer)
+        return await self._issuer.issue(wish, consumer or self._desk.consumer, unlike=refused)
 
     def peek(
         self,
@@ -370,8 +383,13 @@ class Broker:
         if route.client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no asynchronous clients")
 
-        async def renew() -> Credentials:
-            return (await self._issuer.issue(wish, who)).credentials
+        last = issued
+
+        async def renew(refused: Credentials | None = None) -> Credentials:
+            nonlocal last
+            unlike = last.lease if refused is not None and refused == last.credentials else ""
+            last = await self._issuer.issue(wish, who, unlike=unlike)
+            return last.credentials
 
         request = ClientRequest(
             credentials=issued.credentials,
@@ -383,6 +401,112 @@ class Broker:
             with guard(route, "client"):
                 client = await stack.enter_async_context(route.client(request))
             yield client
+
+    # -- leases ---------------------------------------------------------------------------------------------------
+
+    async def lease(self, lease: str) -> Lease:
+        """The record of a hand-out, by its id or the beginning of it (8 characters or more).
+
+        Raises:
+            UnknownLease: there is none, or more than one.
+        """
+        await self._desk.books.flush()
+        return await _leases.find(self._desk, lease)
+
+    async def leases(
+        self,
+        *,
+        connector: str | None = None,
+        resource: str | None = None,
+        consumer: str | None = None,
+        states: Sequence[LeaseState] | None = LIVE,
+    ) -> Sequence[Lease]:
+        """What was handed out, by when; those that may still work, unless other states are named.
+
+        Args:
+            connector: of this connector, which may be deleted.
+            resource: of resources whose id begins so.
+            consumer: to this consumer.
+            states: in one of these; None for all.
+        """
+        await self._desk.books.flush()
+        return await _leases.select(
+            self._desk, connector=connector, resource=resource, consumer=consumer, states=states
+        )
+
+    async def renew(self, lease: str) -> Issued:
+        """Credentials like those of a lease, new ones; the old ones are good until they end.
+
+        Raises:
+            UnknownLease, UnknownConnector, VendorError: there are none.
+        """
+        old = await _leases.find(self._desk, lease)
+        wish = Wish(old.connector_id, old.resource_type, old.resource_id, old.access, None)
+        return await self._issuer.issue(wish, self._desk.consumer, unlike=old.id)
+
+    async def revoke(
+        self,
+        lease: str | None = None,
+        *,
+        connector: str | None = None,
+        resource: str | None = None,
+        consumer: str | None = None,
+        role_wide: bool = False,
+    ) -> Sequence[Lease]:
+        """Take credentials back as far as their vendor can; gives the leases as they are now.
+
+        What cannot be taken back is handed out no more and is `released`. What could not be taken back this time is
+        `revoking`, and tried again.
+
+        Args:
+            lease: this one; else all that match the filters, of which there must be one.
+            connector: of this connector.
+            resource: of resources whose id begins so.
+            consumer: from this consumer alone; what others hold too stays theirs.
+            role_wide: where a vendor can only refuse all that a role was issued until now, do that.
+
+        Raises:
+            UnknownLease: there is none of that id.
+            InvalidConfig: nothing says which.
+        """
+        if lease is not None:
+            found: Sequence[Lease] = [await self.lease(lease)]
+        elif connector is None and resource is None and consumer is None:
+            raise InvalidConfig("name a lease, or a connector, a resource or a consumer whose leases to revoke")
+        else:
+            found = await self.leases(connector=connector, resource=resource, consumer=consumer)
+        live = [one for one in found if one.state in LIVE]
+        return await _revoke.revoke(self._desk, live, consumer=consumer, role_wide=role_wide)
+
+    async def refresh(self, due: Due[Key]) -> None:
+        """Renew what the cache says is due; called by the refresher."""
+        await self._issuer.renew(due)
+
+    def breakers(self) -> Sequence[Breaker]:
+        """The vendor endpoints that have not answered lately, as this process sees them."""
+        return self._desk.breakers.all()
+
+    # -- audit and events -----------------------------------------------------------------------------------------
+
+    def audit(self, *, after: int = 0) -> AsyncGenerator[AuditLine, None]:
+        """The audit log from an entry on."""
+        return _audit.read(self._desk, after=after)
+
+    async def verify_audit(self, *, expected: str | None = None) -> AuditReport:
+        """Whether the audit log is as it was written; `expected` is a digest that an earlier report gave."""
+        return await _audit.verify(self._desk, expected=expected)
+
+    async def trace(self, secret: Secret) -> Sequence[AuditLine]:
+        """The hand-outs of a secret that has turned up somewhere."""
+        return await _audit.trace(self._desk, secret)
+
+    async def logged(self, *, after: int, most: int = 1000) -> Sequence[Logged]:
+        """Events of all processes with greater numbers, in order; see `last_event`."""
+        return await self._desk.books.ledger.events(after=after, most=most)
+
+    async def last_event(self) -> int:
+        """The number of the newest event; 0 if there is none."""
+        return await self._desk.books.ledger.last_event()
 
     # -- master keys and backups ----------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from mooring.breakers import Breakers
+from mooring.broker._books import Books
 from mooring.broker._lifespans import Lifespans
 from mooring.broker._undolog import Undoing
 from mooring.bus import Bus
@@ -73,6 +75,8 @@ class Desk:
         owner: str,
         consumer: str,
         allow_implicit: bool,
+        books: Books,
+        breakers: Breakers,
         opened: Callable[[Iterable[Secret]], None] | None = None,
     ) -> None:
         self.registry = registry
@@ -86,6 +90,8 @@ class Desk:
         self.owner = owner
         self.consumer = consumer
         self.allow_implicit = allow_implicit
+        self.books = books
+        self.breakers = breakers
         self.opened = opened
         self.lifespans = Lifespans(bus, tools)
         self._noted: list[MasterKey] = []
@@ -247,13 +253,25 @@ class Desk:
         with guard(route, "covers"):
             return scope == resource_id or bool(route.covers and route.covers(resource_type, scope, resource_id))
 
+    def endpoint(self, connector: Connector, route: Route, config: Config) -> str:
+        """What a connector's calls depend on: the host that its plugin names, else the connector itself."""
+        if route.endpoint is None:
+            return f"the vendor of connector {connector.name!r}"
+        with guard(route, "endpoint"):
+            return checked(route, "endpoint", route.endpoint(config), str)
+
     def undoing(self, connector: Connector) -> Undoing:
         """An undo log for one request."""
         return Undoing(self.store, self.clock, connector.id, self.budgets.issue)
 
     @asynccontextmanager
     async def session(
-        self, connector: Connector, route: Route, consumer: str, undo: Undoing | None = None
+        self,
+        connector: Connector,
+        route: Route,
+        consumer: str,
+        undo: Undoing | None = None,
+        config: Config | None = None,
     ) -> AsyncGenerator[Any, None]:
         """An authenticated session of the plugin; what it makes at the vendor is written into the undo log.
 
@@ -281,7 +299,7 @@ class Desk:
             expires_at=connector.expires_at,
             shared=shared,
         )
-        config = await self.open_config(connector, route)
+        config = config if config is not None else await self.open_config(connector, route)
         failure: Exception | None = None
         with guard(route, "authenticate"):
             async with route.authenticate(config, context) as session:

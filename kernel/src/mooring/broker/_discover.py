@@ -74,7 +74,7 @@ async def discover(
     desk: Desk, connectors: Connectors, resource_type: str | None, resource_id: str | None
 ) -> AsyncGenerator[AsyncIterator[Discovery], None]:
     """Ask the connectors; a connector that the filter rules out is not asked."""
-    desk.bus.publish(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors)))
+    desk.books.tell(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors)))
 
     async def ask(job: Connector | RecordDamaged, reply: Reply) -> None:
         if isinstance(job, RecordDamaged):
@@ -98,7 +98,7 @@ async def _read(desk: Desk, replies: Any, connectors: int) -> AsyncGenerator[Dis
         _publish(desk, found)
         yield found
     at = desk.clock.now()
-    desk.bus.publish(DiscoveryFinished(at=at, connectors=connectors, resources=resources, failures=failures))
+    desk.books.tell(DiscoveryFinished(at=at, connectors=connectors, resources=resources, failures=failures))
 
 
 async def _ask_connector(
@@ -214,7 +214,7 @@ def _publish(desk: Desk, found: Discovery) -> None:
         desk.bus.publish(ResourceFound(at=at, resource_type=kind, resource_id=name, **about))
     elif isinstance(found, Failed):
         error, message = type(found.error).__name__, found.error.message
-        desk.bus.publish(
+        desk.books.tell(
             DiscoveryFailed(
                 at=at, resource_type=found.resource_type, unit=found.unit, error=error, message=message, **about
             )

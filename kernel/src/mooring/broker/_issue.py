@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -11,8 +12,9 @@ import anyio
 import msgspec
 
 from mooring.broker._desk import Desk, Target, bound, checked, doing, guard, within
+from mooring.broker._handouts import Handouts
 from mooring.broker._undo import undo
-from mooring.cache import Key
+from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued, restore, reveal
 from mooring.errors import (
     BrokenPlugin,
@@ -24,7 +26,6 @@ from mooring.errors import (
     Overdue,
     Rejected,
 )
-from mooring.events import CredentialsIssued, IssueFailed
 from mooring.hookspecs import CredentialRequest, Explanation
 from mooring.registry import Route
 from mooring.types import ACCESSES, Access, AuthMethod, Connector
@@ -67,7 +68,8 @@ class Issuer:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._resolved: dict[Wish, Resolved] = {}
+        self._resolved: dict[tuple[Wish, str], Resolved] = {}
+        self._handouts = Handouts(desk)
         self._generation = 0
         self._changes = -1
         self._synced = float("-inf")
@@ -79,26 +81,28 @@ class Issuer:
         self._generation += 1  # what is being resolved now may be of the old connector
 
     def peek(self, wish: Wish, consumer: str) -> Issued | None:
-        """What is at hand and fresh, at once. Safe to call from any thread."""
+        """What is at hand and good enough, at once, for who has it already. Safe to call from any thread."""
         if self._desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             return None
-        known = self._resolved.get(wish)
+        known = self._resolved.get((wish, consumer))
         issued = self._at_hand(known) if known is not None else None
-        return _reply(issued, consumer, known, cached=True) if issued and known else None
+        if known is None or issued is None or not self._handouts.known(issued, consumer):
+            return None
+        self._desk.books.used(issued.lease, consumer)
+        return _reply(issued, consumer, known, cached=True)
 
-    async def issue(self, wish: Wish, consumer: str) -> Issued:
-        """What is fresh, or made now by the vendor."""
+    async def issue(self, wish: Wish, consumer: str, *, unlike: str = "") -> Issued:
+        """What is good, or made now by the vendor; `unlike` is a lease that will not do."""
         desk = self._desk
         if desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
             await self._sync()
-        known = self._resolved.get(wish)
-        if known is not None and (issued := self._at_hand(known)):
-            return _reply(issued, consumer, known, cached=True)
+        if not unlike and (issued := self.peek(wish, consumer)):
+            return issued
         generation = self._generation
         connector = await desk.find(wish.connector)
         with doing("issue", connector, wish.resource_id):
             route = desk.registry.route(connector.type)
-            known = self._resolve(connector, route, wish)
+            known = self._resolve(connector, route, wish, consumer)
         key = known.key
         if connector.expired(desk.clock.now()):
             return await self._make(connector, route, key, consumer)  # which refuses, and says so on the bus
@@ -111,26 +115,43 @@ class Issuer:
 
         try:
             with within(desk.budgets.issue + WAIT_LONGER, "the vendor's answer, to us or to who asked before us,"):
-                # the machine's own identity depends on a process's environment, which others do not share
-                implicit = route.auth_method(connector.auth_method).implicit
-                issued = await desk.cache.get(key, make, share=not implicit)
+                issued = await desk.cache.get(key, make, share=_shared(connector, route), unlike=unlike)
         except Overdue:
             older = desk.cache.valid(key)
-            if older is None:
+            if older is None or older.lease == unlike:
                 raise
             issued = older
+        if issued is not made:
+            await self._handouts.repeated(issued, consumer)
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
-            self._resolved[wish] = known
+            self._resolved[wish, consumer] = known
         return _reply(issued, consumer, known, cached=issued is not made)
+
+    async def renew(self, due: Due[Key]) -> None:
+        """New credentials in the place of some that end soon.
+
+        Raises:
+            MooringError: there are none now; it is told of on the bus, too.
+        """
+        desk, before = self._desk, due.entry.issued
+        connector = await desk.store.find(due.key.connector_id)
+        if connector is None or fingerprint(connector) != due.key.fingerprint:
+            return  # nobody is given them any more
+        route = desk.registry.route(connector.type)
+
+        async def make() -> Issued:
+            return await self._make(connector, route, due.key, before.consumer, before=before)
+
+        await desk.cache.renew(due, make, share=_shared(connector, route))
 
     async def explain(self, wish: Wish, consumer: str) -> Explanation:
         """What `issue` would ask of the vendor, without asking."""
         connector = await self._desk.find(wish.connector)
         with doing("explain", connector, wish.resource_id):
             route = self._desk.registry.route(connector.type)
-            key = self._resolve(connector, route, wish).key
+            key = self._resolve(connector, route, wish, consumer).key
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
             config = await self._desk.open_config(connector, route)
@@ -153,9 +174,17 @@ class Issuer:
             if changes != self._changes:
                 self._changes = changes
                 self.forget()
+                await self._drop_withdrawn()
             self._synced = now
 
-    def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
+    async def _drop_withdrawn(self) -> None:
+        """Let go of what was taken back, perhaps by another process."""
+        desk = self._desk
+        withdrawn = await desk.books.ledger.leases(states=("released", "revoking", "revoked", "irrevocable"))
+        for lease in desk.cache.leases() & {one.id for one in withdrawn}:
+            await desk.cache.drop(lease)
+
+    def _resolve(self, connector: Connector, route: Route, wish: Wish, consumer: str) -> Resolved:
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
         if wish.ttl is not None and (not isinstance(wish.ttl, timedelta) or wish.ttl <= timedelta(0)):
@@ -175,72 +204,57 @@ class Issuer:
             )
         method = route.auth_method(connector.auth_method)
         self._desk.permit(method)
-        key = _key(connector, method, target, wish)
+        key = _key(connector, method, target, wish, consumer)
         note = _note(method, wish.ttl or connector.ttl, key.ttl)
         return Resolved(key, note, connector.name, connector.expires_at, connector.expires_skew)
 
-    async def _make(self, connector: Connector, route: Route, key: Key, consumer: str) -> Issued:
-        desk = self._desk
-        about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
+    async def _make(
+        self, connector: Connector, route: Route, key: Key, consumer: str, *, before: Issued | None = None
+    ) -> Issued:
+        """New credentials, on record. Those in the place of others go to nobody yet."""
         try:
             with doing("issue", connector, key.resource_id):
-                asked_at = desk.clock.now()
-                credentials = await self._ask(connector, route, key, consumer)
+                return await self._ask(connector, route, key, consumer, before)
         except MooringError as error:
-            desk.bus.publish(
-                IssueFailed(
-                    at=desk.clock.now(),
-                    resource_type=key.resource_type,
-                    resource_id=key.resource_id,
-                    consumer=consumer,
-                    error=type(error).__name__,
-                    message=error.message,
-                    **about,
-                )
-            )
+            await self._handouts.failed(connector, key, consumer, error, before)
             raise
-        issued = Issued(
-            connector_id=connector.id,
-            connector=connector.name,
-            connector_type=connector.type,
-            resource_type=key.resource_type,
-            resource_id=key.resource_id,
-            access=key.access,
-            consumer=consumer,
-            issued_at=asked_at,
-            credentials=credentials,
-        )
-        desk.bus.publish(
-            CredentialsIssued(
-                at=desk.clock.now(),
+
+    async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str, before: Issued | None) -> Issued:
+        desk, undoing, failed = self._desk, self._desk.undoing(connector), True
+        asked_at = desk.clock.now()
+        config = await desk.open_config(connector, route)
+        try:
+            with (
+                desk.breakers.calling(desk.endpoint(connector, route, config)),
+                within(desk.budgets.issue, "the vendor's answer"),
+            ):
+                async with desk.session(connector, route, consumer, undoing, config) as session:
+                    with guard(route, "issue_credentials"):
+                        hook = "issue_credentials"  # what it gives is in no variable here, as it may not be sealed
+                        request = _request(connector, key, consumer)
+                        credentials = _sound(
+                            route, checked(route, hook, await route.issue_credentials(session, request), Credentials)
+                        )
+            _enforce(connector, route, key, credentials, desk.clock.now())
+            issued = Issued(
+                connector_id=connector.id,
+                connector=connector.name,
+                connector_type=connector.type,
                 resource_type=key.resource_type,
                 resource_id=key.resource_id,
                 access=key.access,
                 consumer=consumer,
-                expires_at=issued.expires_at,
-                narrowed=issued.narrowed,
-                **about,
+                issued_at=asked_at,
+                credentials=credentials,
+                lease=str(uuid.uuid4()),
             )
-        )
-        return issued
-
-    async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str) -> Credentials:
-        request, undoing, failed = _request(connector, key, consumer), self._desk.undoing(connector), True
-        try:
-            with within(self._desk.budgets.issue, "the vendor's answer"):
-                async with self._desk.session(connector, route, consumer, undoing) as session:
-                    with guard(route, "issue_credentials"):
-                        hook = "issue_credentials"  # what it gives is in no variable here, as it may not be sealed
-                        credentials = _sound(
-                            route, checked(route, hook, await route.issue_credentials(session, request), Credentials)
-                        )
-            _enforce(connector, route, key, credentials, self._desk.clock.now())
+            await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
             failed = False
-            return credentials
+            return issued
         finally:
             if left := undoing.left(failed=failed):
                 with anyio.move_on_after(UNDO_SECONDS, shield=True):  # what is left then, the sweep undoes
-                    await undo(self._desk, left)
+                    await undo(desk, left)
 
 
 def _sound(route: Route, credentials: Credentials) -> Credentials:
@@ -266,6 +280,11 @@ def _reply(issued: Issued, consumer: str, known: Resolved, *, cached: bool) -> I
     )
 
 
+def _shared(connector: Connector, route: Route) -> bool:
+    """Whether other processes get the same; the machine's own identity depends on a process's environment."""
+    return not route.auth_method(connector.auth_method).implicit
+
+
 def fingerprint(connector: Connector) -> str:
     """Tells apart the configurations of a connector under which different credentials would be issued.
 
@@ -276,7 +295,7 @@ def fingerprint(connector: Connector) -> str:
     return hashlib.sha256(msgspec.json.encode((bound(connector), sealed))).hexdigest()
 
 
-def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish) -> Key:
+def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish, consumer: str) -> Key:
     ttl = method.lifetime.clamp(wish.ttl or connector.ttl) if method.lifetime else None
     return Key(
         connector_id=connector.id,
@@ -285,6 +304,7 @@ def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish) -
         resource_id=target.resource_id,
         access=wish.access,
         ttl=ttl,
+        consumer=consumer if method.revocable else None,
     )
 
 

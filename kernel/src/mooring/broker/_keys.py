@@ -20,6 +20,7 @@ import msgspec
 from mooring.broker._desk import Desk, bound
 from mooring.errors import ConfigError, MooringError, StoreConflict, VaultError
 from mooring.events import KeyRotated
+from mooring.records import AuditEntry
 from mooring.store import KeyRecord, Rewrapped, Store
 from mooring.types import Struct
 from mooring.vault import KeyRing, MasterKey, Place
@@ -109,7 +110,9 @@ async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] 
             await desk.prepare_to_seal()
             done = msgspec.structs.replace(await _finish(desk, progress), resumed=False)
         at = desk.clock.now()
-        desk.bus.publish(KeyRotated(at=at, key_id=done.key_id, rewrapped=done.rewrapped, retired=len(done.retired)))
+        rotated = KeyRotated(at=at, key_id=done.key_id, rewrapped=done.rewrapped, retired=len(done.retired))
+        entry = AuditEntry(at=at, action="rotate-keys", consumer=desk.consumer, outcome="ok")
+        await desk.books.write(rotated, audit=[entry])
         return done
 
 

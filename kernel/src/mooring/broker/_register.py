@@ -15,8 +15,9 @@ from mooring.broker._issue import fingerprint
 from mooring.broker._undo import undo
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
-from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
+from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated, Event
 from mooring.hookspecs import Lifted, LiftRequest
+from mooring.records import AuditEntry
 from mooring.registry import Route
 from mooring.types import AuthMethod, Config, Connector, build_config, instant, split_config
 
@@ -69,7 +70,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
             identity = await verify(desk, connector)
             connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
         connector = await desk.write(desk.store.add, connector)
-    desk.bus.publish(ConnectorRegistered(at=desk.clock.now(), **_about(connector)))
+    await _on_record(desk, "register", connector, ConnectorRegistered(at=desk.clock.now(), **_about(connector)))
     return connector
 
 
@@ -109,7 +110,8 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         draft = await desk.write(desk.store.replace, draft)
     if fingerprint(draft) != fingerprint(connector):
         await desk.cache.forget(connector.id)
-    desk.bus.publish(ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft)))
+    updated = ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft))
+    await _on_record(desk, "update", draft, updated)
     return draft
 
 
@@ -120,7 +122,21 @@ async def delete(desk: Desk, connector: Connector) -> None:
             await undo(desk, made)
         await desk.store.delete(connector)
     await desk.cache.forget(connector.id)
-    desk.bus.publish(ConnectorDeleted(at=desk.clock.now(), **_about(connector)))
+    await _on_record(desk, "delete", connector, ConnectorDeleted(at=desk.clock.now(), **_about(connector)))
+
+
+async def _on_record(desk: Desk, action: str, connector: Connector, event: Event) -> None:
+    entry = AuditEntry(
+        at=event.at,
+        action=action,
+        consumer=desk.consumer,
+        outcome="ok",
+        connector_id=connector.id,
+        connector=connector.name,
+        resource_type=connector.resource_type or "",
+        resource_id=connector.resource_id,
+    )
+    await desk.books.write(event, audit=[entry])
 
 
 async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[str, Any]) -> Lifted:

@@ -15,7 +15,8 @@ import anyio
 import msgspec
 
 from mooring.broker._desk import Desk, doing, guard, within
-from mooring.errors import MooringError, StoreError
+from mooring.broker._leases import ended, expire
+from mooring.errors import MooringError, StoreError, UnknownConnector
 from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import UndoEntry
 
@@ -49,10 +50,11 @@ class Sweeper:
 
 
 async def sweep(desk: Desk) -> None:
-    """Undo what is due."""
+    """Undo what is due, and see leases end."""
     due = await desk.store.undos(due=desk.clock.now())
     if due:
         await undo(desk, due)
+    await expire(desk)
 
 
 async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
@@ -91,11 +93,13 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
         with suppress(StoreError):  # then it is due as it was
             await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
         kind, message = type(error).__name__, error.message
-        desk.bus.publish(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
+        desk.books.tell(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
+        await _tell(desk, entry, error)
         return False
     with suppress(StoreError):  # then it is undone once more, which does no harm
         await desk.store.drop_undo(entry.id)
-    desk.bus.publish(RemovalFinished(at=desk.clock.now(), **about))
+    await _tell(desk, entry)
+    desk.books.tell(RemovalFinished(at=desk.clock.now(), **about))
     return True
 
 
@@ -107,5 +111,13 @@ async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
     failed = RemovalFailed(
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
     )
-    desk.bus.publish(failed)
+    desk.books.tell(failed)
+    await _tell(desk, entry, UnknownConnector(message))
     return False
+
+
+async def _tell(desk: Desk, entry: UndoEntry, error: MooringError | None = None) -> None:
+    """Put on record what that means for the lease."""
+    if entry.lease:
+        with suppress(StoreError):  # it ends in its own time
+            await ended(desk, entry.lease, error)

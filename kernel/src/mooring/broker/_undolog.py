@@ -36,16 +36,24 @@ class Undoing:
 
     async def keep(self, entry: str, until: datetime) -> None:
         """See `UndoLog.keep`."""
-        kept = msgspec.structs.replace(self._open[entry], due_at=until)
-        await self._store.put_undo(kept)
-        del self._open[entry]
-        self._kept[entry] = kept
+        self._kept[entry] = msgspec.structs.replace(self._open.pop(entry), due_at=until)
 
     async def done(self, entry: str) -> None:
         """See `UndoLog.done`."""
         await self._store.drop_undo(entry)
         self._open.pop(entry, None)
         self._kept.pop(entry, None)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The entries that are in use."""
+        return tuple(self._kept)
+
+    async def commit(self, lease: str) -> None:
+        """What is kept ends with this lease, which is written down already: until now it was undone before long."""
+        self._kept = {id: msgspec.structs.replace(entry, lease=lease) for id, entry in self._kept.items()}
+        for entry in self._kept.values():
+            await self._store.put_undo(entry)
 
     def left(self, *, failed: bool) -> tuple[UndoEntry, ...]:
         """What nobody needs now that the request has ended: what was not kept, and if it failed, that too."""

@@ -26,11 +26,11 @@ async def verify(
             )
             identity = await _ask(desk, connector, route, request)
     except MooringError as error:
-        desk.bus.publish(
+        desk.books.tell(
             VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
         )
         raise
-    desk.bus.publish(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about))
+    desk.books.tell(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about))
     return identity
 
 

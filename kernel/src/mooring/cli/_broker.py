@@ -40,15 +40,15 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
         return run_interruptible(main)
 
 
-def opening(run: Run, *, alone: bool = False) -> AbstractAsyncContextManager[Broker]:
-    """A broker of the settings that the environment has; see `with_broker`."""
+def opening(run: Run, *, alone: bool = False, refresh: bool = False) -> AbstractAsyncContextManager[Broker]:
+    """A broker of the settings that the environment has; see `with_broker`. It renews only if it lasts."""
     from mooring.assembly import open_broker, settings_from
 
     settings = settings_from()
     places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
     needed = any("://" in (place or "") for place in places)
     options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
-    return open_broker(**options, system_plugins=() if alone and not needed else None)
+    return open_broker(**options, refresh=refresh, system_plugins=() if alone and not needed else None)
 
 
 @contextmanager

@@ -1,17 +1,22 @@
 """Connectors at rest: a port, SQLite behind it, and memory for tests."""
 
+from mooring.store._ledger import FIRST_LINK, link, seal_text
 from mooring.store._memory import MemoryStore
-from mooring.store._port import Connectors, KeyRecord, Portable, Rewrapped, Store, UndoEntry
+from mooring.store._port import Connectors, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
+    "FIRST_LINK",
     "Connectors",
     "KeyRecord",
+    "Ledger",
     "MemoryStore",
     "Portable",
     "Rewrapped",
     "SqliteStore",
     "Store",
     "UndoEntry",
+    "link",
     "open_sqlite",
+    "seal_text",
 ]

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from mooring.errors import KeyRetired, NameTaken, StoreConflict
+from mooring.store._memory_ledger import MemoryLedger
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.types import Connector
 
@@ -23,6 +24,12 @@ class MemoryStore:
         self._keys: dict[str, KeyRecord] = {}
         self._undos: dict[str, UndoEntry] = {}
         self._changes = 0
+        self._ledger = MemoryLedger()
+
+    @property
+    def ledger(self) -> MemoryLedger:
+        """See `Store.ledger`."""
+        return self._ledger
 
     async def add(self, connector: Connector) -> None:
         """See `Store.add`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mooring.errors import RecordDamaged
+from mooring.records import Audited, Entries, Lease, LeaseState, Logged, Sealing
 from mooring.types import Connector, Sealed, Struct
 
 
@@ -51,10 +52,72 @@ class UndoEntry(Struct):
     due_at: datetime
     """When it is to be removed."""
     attempts: int = 0
+    lease: str = ""
+    """The lease that ends with it."""
+
+
+class Ledger(Protocol):
+    """Leases, the audit log and the numbered event log. Every method may raise as `Store`'s do."""
+
+    async def record(self, entries: Entries, sign: Callable[[bytes], tuple[str, bytes]]) -> Sequence[Logged]:
+        """Write all of it, durably, or nothing; gives the events with their numbers.
+
+        Args:
+            entries: what to write.
+            sign: gives a key's id and a signature of the end of the audit chain.
+        """
+        ...
+
+    async def leases(
+        self,
+        *,
+        lease: str | None = None,
+        connector_id: str | None = None,
+        resource: str | None = None,
+        consumer: str | None = None,
+        states: Iterable[LeaseState] | None = None,
+        ended: datetime | None = None,
+    ) -> Sequence[Lease]:
+        """Leases that match all filters, with their holders, by when they were issued.
+
+        Args:
+            lease: whose id begins so.
+            connector_id: of this connector.
+            resource: whose resource id begins so.
+            consumer: that this consumer holds.
+            states: in one of these states.
+            ended: whose credentials had ended by then.
+        """
+        ...
+
+    async def prune(self, ended: datetime) -> int:
+        """Remove leases that are over and had ended by then; how many."""
+        ...
+
+    async def events(self, *, after: int, most: int = 1000) -> Sequence[Logged]:
+        """Events with greater numbers, in order; the oldest are dropped as new ones come."""
+        ...
+
+    async def last_event(self) -> int:
+        """The number of the newest event; 0 if there is none."""
+        ...
+
+    async def audited(self, *, after: int = 0, most: int = 1000) -> Sequence[Audited]:
+        """Audit entries with greater numbers, in order."""
+        ...
+
+    async def sealing(self) -> Sealing | None:
+        """The signed end of the audit chain."""
+        ...
 
 
 class Store(Protocol):
     """Connectors at rest. Every method may raise `StoreUnavailable` or `StoreCorrupt`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is written down of what happened."""
+        ...
 
     async def add(self, connector: Connector) -> None:
         """Store a new connector.
@@ -115,7 +178,7 @@ class Store(Protocol):
         ...
 
     async def changes(self) -> int:
-        """A number that differs from the last one if another process or connection has written since."""
+        """A number that differs from the last one if anybody has changed a connector, or taken back a lease, since."""
         ...
 
     async def keys(self) -> Sequence[KeyRecord]:

@@ -66,6 +66,64 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX undo_log_by_due ON undo_log (due_at);
     """,
+    """
+    CREATE TABLE leases (
+        id TEXT PRIMARY KEY,
+        connector_id TEXT NOT NULL,
+        connector TEXT NOT NULL,
+        connector_type TEXT NOT NULL,
+        resource_type TEXT NOT NULL,
+        resource_id TEXT,
+        access TEXT NOT NULL,
+        issued_at TEXT NOT NULL,
+        expires_at TEXT,
+        narrowed INTEGER NOT NULL,
+        revocation TEXT NOT NULL,
+        state TEXT NOT NULL,
+        undo TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        error TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX leases_by_connector ON leases (connector_id, state);
+    CREATE INDEX leases_by_end ON leases (state, expires_at);
+    CREATE TABLE holders (
+        lease TEXT NOT NULL,
+        consumer TEXT NOT NULL,
+        first_at TEXT NOT NULL,
+        last_at TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (lease, consumer)
+    ) STRICT;
+    CREATE INDEX holders_by_consumer ON holders (consumer);
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY,
+        body BLOB NOT NULL,
+        digest BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE audit_seal (
+        one INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        key_id TEXT NOT NULL,
+        signature BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        event TEXT NOT NULL,
+        connector_id TEXT NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+    ALTER TABLE undo_log ADD COLUMN lease TEXT NOT NULL DEFAULT '';
+    CREATE TABLE revision (one INTEGER PRIMARY KEY, number INTEGER NOT NULL) STRICT;
+    INSERT INTO revision VALUES (1, random());
+    CREATE TRIGGER added AFTER INSERT ON connectors BEGIN UPDATE revision SET number = random(); END;
+    CREATE TRIGGER changed AFTER UPDATE ON connectors BEGIN UPDATE revision SET number = random(); END;
+    CREATE TRIGGER deleted AFTER DELETE ON connectors BEGIN UPDATE revision SET number = random(); END;
+    CREATE TRIGGER withdrawn AFTER UPDATE OF state ON leases
+        WHEN new.state <> old.state AND new.state NOT IN ('active', 'expired')
+        BEGIN UPDATE revision SET number = random(); END;
+    """,
 )
 """One script a schema version. A store of version n has run the first n; never edit one that was released."""
 
@@ -130,7 +188,7 @@ async def _migrate(connection: aiosqlite.Connection) -> None:
     await connection.execute("BEGIN IMMEDIATE")
     version = await _pragma(connection, "user_version")
     for script in MIGRATIONS[version:]:
-        for statement in script.split(";"):
+        for statement in script.split(";\n"):
             await connection.execute(statement)
     await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     await connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

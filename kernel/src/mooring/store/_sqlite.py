@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,6 +31,7 @@ from mooring.errors import (
     StoreUnavailable,
 )
 from mooring.store._files import MOUNTS, is_read_only, prepare, read_only_uri, translate
+from mooring.store._ledger import SqliteLedger
 from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retired
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.store._schema import SEALED, configure, schema, sealed_under
@@ -49,6 +51,7 @@ COLUMNS: Final = (
 WRITTEN: Final = (*COLUMNS, "key_id")
 """What is written: `key_id` says in a column of its own under which master key the record is sealed."""
 SELECT_KEYS: Final = "SELECT id, fingerprint, source, created_at, retired_at FROM master_keys"
+UNDO: Final = "id, connector_id, step, due_at, attempts, lease"
 SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM connectors"  # noqa: S608  our own words
 FIND: Final = f"{SELECT} WHERE id = ? UNION ALL {SELECT} WHERE name = ? LIMIT 1"
 """By id, else by name: without an OR, which would have to be sorted."""
@@ -70,9 +73,15 @@ class NotTextError(Exception):
 class SqliteStore:
     """A `Store` in a file; made by `open_sqlite`."""
 
-    def __init__(self, connection: aiosqlite.Connection, path: Path) -> None:
+    def __init__(self, connection: aiosqlite.Connection, path: Path, ledger: SqliteLedger) -> None:
         self._connection = connection
         self._path = path
+        self._ledger = ledger
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        """See `Store.ledger`."""
+        return self._ledger
 
     @property
     def path(self) -> Path:
@@ -215,8 +224,9 @@ class SqliteStore:
     async def put_undo(self, entry: UndoEntry) -> None:
         """See `Store.put_undo`. Instants are written in UTC, so that they sort as text."""
         step = msgspec.json.encode(entry.step).decode()
-        values = (entry.id, entry.connector_id, step, _in_utc(entry.due_at), entry.attempts)
-        await self._write("INSERT OR REPLACE INTO undo_log VALUES (?, ?, ?, ?, ?)", values)
+        values = (entry.id, entry.connector_id, step, _in_utc(entry.due_at), entry.attempts, entry.lease)
+        statement = f"INSERT OR REPLACE INTO undo_log ({UNDO}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608  our own words
+        await self._write(statement, values)
 
     async def drop_undo(self, entry_id: str) -> None:
         """See `Store.drop_undo`."""
@@ -231,12 +241,16 @@ class SqliteStore:
         if connector_id is not None:
             wheres.append("connector_id = ?")
             values.append(connector_id)
-        columns = "id, connector_id, step, due_at, attempts"
-        statement = f"SELECT {columns} FROM undo_log WHERE {' AND '.join(wheres)} ORDER BY due_at"  # noqa: S608  our own words
+        statement = f"SELECT {UNDO} FROM undo_log WHERE {' AND '.join(wheres)} ORDER BY due_at"  # noqa: S608  our own words
         try:
             return [
                 UndoEntry(
-                    id=row[0], connector_id=row[1], step=LABELS.decode(row[2]), due_at=_instant(row[3]), attempts=row[4]
+                    id=row[0],
+                    connector_id=row[1],
+                    step=LABELS.decode(row[2]),
+                    due_at=_instant(row[3]),
+                    attempts=row[4],
+                    lease=row[5],
                 )
                 for row in await self._read(statement, values)
             ]
@@ -299,8 +313,8 @@ class SqliteStore:
         ]
 
     async def changes(self) -> int:
-        """See `Store.changes` (sqlite.org/pragma.html#pragma_data_version)."""
-        rows = await self._read("PRAGMA data_version", ())
+        """See `Store.changes`: a random number that triggers draw anew, so that a restored file has another too."""
+        rows = await self._read("SELECT number FROM revision", ())
         return int(rows[0][0])
 
     async def _read(self, statement: str, values: Iterable[Any]) -> Sequence[sqlite3.Row]:
@@ -470,8 +484,9 @@ def _copy(source: Path, target: Path) -> None:
     raise problem
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT.total_seconds())
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    where, timeout = read_only_uri(path) if read_only else path, BUSY_TIMEOUT.total_seconds()
+    return sqlite3.connect(where, uri=read_only, isolation_level=None, timeout=timeout, check_same_thread=False)
 
 
 @asynccontextmanager
@@ -505,7 +520,12 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
             await configure(connection, path, read_only=read_only)
         except sqlite3.Error as error:
             raise translate(error, path) from None
-        yield SqliteStore(connection, path)
+        ledger = SqliteLedger(partial(_connect, path, read_only=read_only), path)
+        try:
+            yield SqliteStore(connection, path, ledger)
+        finally:
+            if os.getpid() == process:
+                ledger.close()
     finally:
         if os.getpid() == process:  # a process that was forked from it has no thread to close it
             with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement may take

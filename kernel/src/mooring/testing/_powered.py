@@ -123,6 +123,16 @@ class PoweredExample(Example):
         """Nothing is ever made."""
 
     @m.hookimpl
+    async def revoke_all(self, session: str, request: m.RevokeRequest) -> str:
+        """What would be refused."""
+        return f"every token of {session} from before {request.before} is refused"
+
+    @m.hookimpl
+    def endpoint(self, config: ExampleConfig) -> str:
+        """The one host."""
+        return "example.test"
+
+    @m.hookimpl
     @asynccontextmanager
     async def lifespan(self, tools: Tools) -> AsyncGenerator[dict[str, str], None]:
         """A pool that all sessions share."""

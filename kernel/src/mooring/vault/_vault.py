@@ -6,6 +6,7 @@ record's id and the field's name bound to it as associated data, so that a blob 
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ class Ready(NamedTuple):
 
     cipher: AESGCM
     check: bytes
+    mac: hmac.HMAC
+    """Under a key derived from it (RFC 5869 would expand it the same way)."""
 
 
 class Vault:
@@ -133,6 +136,34 @@ class Vault:
         wrapped = encrypt(master.cipher, data_key, bound)
         return msgspec.structs.replace(sealed, key_id=active.id, check=master.check, wrapped=wrapped)
 
+    def sign(self, purpose: str, message: bytes) -> tuple[str, bytes]:
+        """The active master key's id, and HMAC-SHA-256 of the message under a key derived from it (RFC 2104)."""
+        active = self.keys[0]
+        return active.id, _signature(self._get(active), purpose, message)
+
+    def signed(self, purpose: str, message: bytes, key_id: str, signature: bytes) -> bool:
+        """Whether `sign` gave this.
+
+        Raises:
+            WrongKey: the master key of that id is not at hand.
+        """
+        key = self._find(key_id)
+        if key is None:
+            raise WrongKey(f"master key {key_id!r} is not at hand; add it to MOORING_MASTER_KEY")
+        return hmac.compare_digest(_signature(self._get(key), purpose, message), signature)
+
+    def mark(self, key_id: str | None, secret: Secret) -> str:
+        """`key id:keyed hash`, by which a secret is recognised and nothing else is learned.
+
+        Args:
+            key_id: of the master key; the active one if None. One that is not at hand recognises nothing.
+            secret: what to mark.
+        """
+        key = self.keys[0] if key_id is None else self._find(key_id)
+        if key is None:
+            return ""
+        return f"{key.id}:{_signature(self._get(key), 'mark', secret.reveal().encode()).hex()}"
+
     def _master(self, sealed: Sealed) -> Ready:
         """The master key that sealed it."""
         key = self._find(sealed.key_id)
@@ -170,8 +201,15 @@ class Vault:
         found = self._ready.get(key.id)
         if found is None:
             raw = key.raw()
-            found = self._ready[key.id] = Ready(cipher_of(raw), fingerprint(raw))
+            mac = hmac.new(hmac.digest(raw, b"mooring signing key", "sha256"), digestmod="sha256")
+            found = self._ready[key.id] = Ready(cipher_of(raw), fingerprint(raw), mac)
         return found
+
+
+def _signature(key: Ready, purpose: str, message: bytes) -> bytes:
+    mac = key.mac.copy()
+    mac.update(_part(purpose) + message)
+    return mac.digest()
 
 
 def cipher_of(key: bytes) -> AESGCM:

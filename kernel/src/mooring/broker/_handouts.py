@@ -1,0 +1,159 @@
+"""Hand-outs, on record before they are made: who gets which credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from mooring.broker._desk import Desk
+from mooring.broker._undolog import Undoing
+from mooring.cache import Key
+from mooring.credentials import Credentials, Issued
+from mooring.errors import MooringError, StoreError, VaultError
+from mooring.events import CredentialsIssued, CredentialsRefreshed, Event, IssueFailed, RefreshFailed
+from mooring.records import AuditEntry, Holder, Lease, Revocation
+from mooring.types import Connector, Secret
+
+MAX_HOLDERS = 100_000
+
+
+class Handouts:
+    """Knows which hand-outs are on record, so that a repeat is only counted."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._holders: dict[tuple[str, str], datetime | None] = {}
+        """Who holds which lease, on record, and when it ends."""
+
+    def known(self, issued: Issued, consumer: str) -> bool:
+        """Whether it is on record that a consumer has these. Safe to call from any thread."""
+        return (issued.lease, consumer) in self._holders
+
+    async def made(self, issued: Issued, undoing: Undoing, before: Issued | None, *, wide: bool) -> None:
+        """New credentials: their lease, who gets them, and when what was made for them is undone.
+
+        Args:
+            issued: the credentials. In the place of others they go to nobody yet.
+            undoing: what issuing has made at the vendor.
+            before: those in whose place they are.
+            wide: whether the plugin can take them back together with all others of their role.
+
+        Raises:
+            StoreError: it could not be written; they must not leave.
+        """
+        now = self._desk.clock.now()
+        revocation: Revocation = "real" if undoing.kept else "role-wide" if wide else "none"
+        about = _about(issued)
+        lease = Lease(
+            id=issued.lease,
+            access=issued.access,
+            issued_at=issued.issued_at,
+            expires_at=issued.expires_at,
+            narrowed=issued.narrowed,
+            revocation=revocation,
+            undo=undoing.kept,
+            **about,
+        )
+        made: Event
+        holders: Iterable[tuple[str, Holder]] = ()
+        ends = issued.expires_at
+        if before is None:
+            holders = [(lease.id, Holder(consumer=issued.consumer, first_at=now, last_at=now))]
+            made = CredentialsIssued(
+                at=now,
+                access=issued.access,
+                consumer=issued.consumer,
+                expires_at=ends,
+                narrowed=issued.narrowed,
+                lease=lease.id,
+                **about,
+            )
+        else:
+            made = CredentialsRefreshed(at=now, lease=lease.id, before=before.lease, expires_at=ends, **about)
+        action = "issue" if before is None else "refresh"
+        entry = _entry(action, issued, issued.consumer, now, marks=self._marks(issued.credentials))
+        await self._desk.books.write(made, leases=[lease], holders=holders, audit=[entry])
+        await undoing.commit(lease.id)
+        if before is None:
+            self._hold(issued, issued.consumer)
+
+    async def repeated(self, issued: Issued, consumer: str) -> None:
+        """Credentials that were made before, perhaps for another; only counted, if the hand-out is on record.
+
+        Raises:
+            StoreError: it could not be written; they must not leave.
+        """
+        books = self._desk.books
+        if self.known(issued, consumer):
+            books.used(issued.lease, consumer)
+            return
+        now = self._desk.clock.now()
+        holder = Holder(consumer=consumer, first_at=now, last_at=now)
+        await books.write(holders=[(issued.lease, holder)], audit=[_entry("issue", issued, consumer, now)])
+        self._hold(issued, consumer)
+
+    async def failed(
+        self, connector: Connector, key: Key, consumer: str, error: MooringError, before: Issued | None
+    ) -> None:
+        """There are no (new) credentials."""
+        now, name = self._desk.clock.now(), type(error).__name__
+        what: dict[str, Any] = {"resource_type": key.resource_type, "resource_id": key.resource_id}
+        what |= {"connector_id": connector.id, "connector": connector.name}
+        about = what | {"at": now, "error": name, "message": error.message, "connector_type": connector.type}
+        event = (
+            IssueFailed(consumer=consumer, **about)
+            if before is None
+            else RefreshFailed(lease=before.lease, expires_at=before.expires_at, **about)
+        )
+        action = "issue" if before is None else "refresh"
+        entry = AuditEntry(at=now, action=action, consumer=consumer, outcome=name, access=key.access, **what)
+        with suppress(StoreError):  # the first error is the one that helps
+            await self._desk.books.write(event, audit=[entry])
+
+    def _hold(self, issued: Issued, consumer: str) -> None:
+        if len(self._holders) >= MAX_HOLDERS:
+            now = self._desk.clock.now()
+            ended = [holder for holder, ends in self._holders.items() if ends is None or ends <= now]
+            for holder in ended or list(self._holders):
+                self._holders.pop(holder, None)
+        self._holders[issued.lease, consumer] = issued.expires_at
+
+    def _marks(self, credentials: Credentials) -> dict[str, str]:
+        """By which a secret that turns up somewhere can be led back to its lease."""
+        marks: dict[str, str] = {}
+        for name in credentials.__struct_fields__:
+            value = getattr(credentials, name)
+            if isinstance(value, Secret):
+                with suppress(VaultError):  # without a master key there are none
+                    marks[name] = self._desk.vault.mark(None, value)
+        return marks
+
+
+def _about(issued: Issued) -> dict[str, Any]:
+    return {
+        "connector_id": issued.connector_id,
+        "connector": issued.connector,
+        "connector_type": issued.connector_type,
+        "resource_type": issued.resource_type,
+        "resource_id": issued.resource_id,
+    }
+
+
+def _entry(
+    action: str, issued: Issued, consumer: str, at: datetime, *, marks: dict[str, str] | None = None
+) -> AuditEntry:
+    return AuditEntry(
+        at=at,
+        action=action,
+        consumer=consumer,
+        outcome="ok",
+        connector_id=issued.connector_id,
+        connector=issued.connector,
+        resource_type=issued.resource_type,
+        resource_id=issued.resource_id,
+        access=issued.access,
+        lease=issued.lease,
+        marks=marks or {},
+    )

@@ -1,0 +1,137 @@
+"""Leases: what was handed out, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from mooring.broker._desk import Desk
+from mooring.errors import MooringError, UnknownConnector, UnknownLease
+from mooring.events import CredentialsExpired, CredentialsRevoked, Event, RevocationFailed
+from mooring.records import LIVE, AuditEntry, Lease, LeaseState
+
+ID_PREFIX_LENGTH = 8
+KEEP = timedelta(days=7)
+"""How long the record of what is over is kept; the audit log keeps it for good."""
+MOST_ATTEMPTS = 6
+"""After so many failures a lease is irrevocable: it is tried again ever more seldom, but somebody has to look."""
+
+
+async def find(desk: Desk, lease: str) -> Lease:
+    """The lease of that id, or of its beginning (8 characters or more).
+
+    Raises:
+        UnknownLease: there is none, or more than one.
+    """
+    if len(lease) >= ID_PREFIX_LENGTH:
+        found = await desk.books.ledger.leases(lease=lease)
+        if len(found) == 1:
+            return found[0]
+    raise UnknownLease(f"no lease is named {lease!r}; see: mooring lease list")
+
+
+async def select(
+    desk: Desk,
+    *,
+    connector: str | None = None,
+    resource: str | None = None,
+    consumer: str | None = None,
+    states: Iterable[LeaseState] | None = LIVE,
+) -> Sequence[Lease]:
+    """Leases that match all filters. Those whose end has come are left out of the live ones."""
+    connector_id = None if connector is None else await _connector_id(desk, connector)
+    found = await desk.books.ledger.leases(
+        connector_id=connector_id, resource=resource, consumer=consumer, states=states
+    )
+    now = desk.clock.now()
+    return [one for one in found if one.state not in LIVE or one.expires_at is None or one.expires_at > now]
+
+
+async def ended(desk: Desk, lease: str, error: MooringError | None = None) -> None:
+    """What a lease stands for was undone, or could not be."""
+    for one in await desk.books.ledger.leases(lease=lease, states=LIVE):
+        now = desk.clock.now()
+        if error is not None:
+            if one.state in ("revoking", "irrevocable"):
+                await failed(desk, one, error)
+        elif one.expires_at is not None and one.expires_at <= now:
+            await _expire(desk, one)
+        else:
+            await change(desk, one, "revoked", CredentialsRevoked(at=now, **about(one)), outcome="ok")
+
+
+async def expire(desk: Desk) -> None:
+    """See leases end whose credentials have, and forget those that are long over."""
+    now = desk.clock.now()
+    for lease in await desk.books.ledger.leases(states=LIVE, ended=now):
+        await _expire(desk, lease)
+    await desk.books.ledger.prune(now - KEEP)
+
+
+async def _expire(desk: Desk, lease: Lease) -> None:
+    now = desk.clock.now()
+    uses = sum(holder.count for holder in lease.holders)
+    entry = entry_of(desk, lease, "expire", "ok", now, count=uses)
+    changed = msgspec.structs.replace(lease, state="expired")
+    await desk.books.write(CredentialsExpired(at=now, **about(lease)), leases=[changed], audit=[entry])
+
+
+async def failed(desk: Desk, lease: Lease, error: MooringError) -> None:
+    attempts = lease.attempts + 1
+    state: LeaseState = "irrevocable" if attempts >= MOST_ATTEMPTS else "revoking"
+    changed = msgspec.structs.replace(lease, attempts=attempts, error=error.message)
+    name = type(error).__name__
+    event = RevocationFailed(at=desk.clock.now(), attempts=attempts, error=name, message=error.message, **about(lease))
+    await change(desk, changed, state, event, outcome=name)
+
+
+async def change(
+    desk: Desk, lease: Lease, state: LeaseState, *events: Event, outcome: str = "", action: str = "revoke"
+) -> Lease:
+    """Write down what became of a lease, and serve it no more."""
+    changed = msgspec.structs.replace(lease, state=state)
+    audit = [entry_of(desk, lease, action, outcome, desk.clock.now())] if outcome else []
+    await desk.books.write(*events, leases=[changed], audit=audit)
+    await desk.cache.drop(lease.id)
+    return changed
+
+
+def about(lease: Lease) -> dict[str, Any]:
+    return {
+        "connector_id": lease.connector_id,
+        "connector": lease.connector,
+        "connector_type": lease.connector_type,
+        "lease": lease.id,
+        "resource_type": lease.resource_type,
+        "resource_id": lease.resource_id,
+    }
+
+
+def entry_of(desk: Desk, lease: Lease, action: str, outcome: str, at: datetime, *, count: int = 1) -> AuditEntry:
+    return AuditEntry(
+        at=at,
+        action=action,
+        consumer=desk.consumer,
+        outcome=outcome,
+        connector_id=lease.connector_id,
+        connector=lease.connector,
+        resource_type=lease.resource_type,
+        resource_id=lease.resource_id,
+        access=lease.access,
+        lease=lease.id,
+        count=count,
+    )
+
+
+async def _connector_id(desk: Desk, connector: str) -> str:
+    """Of a connector that may be gone: its leases are not."""
+    with suppress(UnknownConnector):
+        return (await desk.find(connector)).id
+    for lease in await desk.books.ledger.leases():
+        if connector in (lease.connector, lease.connector_id):
+            return lease.connector_id
+    return (await desk.find(connector)).id

@@ -1,0 +1,232 @@
+"""Credentials that were issued and are still good, in memory and on a shelf that processes share.
+
+Single flight is a lock per key and a second look: when the first caller is cancelled, the next one takes over.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import timedelta
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+import anyio
+
+from mooring.cache._agenda import Agenda, Due
+from mooring.cache._entry import Entry
+from mooring.cache._failures import Failures
+from mooring.credentials import Issued
+from mooring.errors import MooringError
+from mooring.types import Access, Clock, Struct
+
+
+class Key(Struct):
+    """Under what credentials are kept: all that they depend on."""
+
+    connector_id: str
+    fingerprint: str
+    """Of the connector's configuration, secrets and allowances; not of its labels and texts."""
+    resource_type: str
+    resource_id: str | None
+    access: Access
+    ttl: timedelta | None
+    consumer: str | None = None
+    """Who alone gets them, where they can be taken back from one consumer; else they are everybody's."""
+
+
+class Shelf(Protocol):
+    """Where credentials lie between processes. What cannot be read is not there."""
+
+    async def get(self, key: Key) -> Issued | None:
+        """What lies there."""
+        ...
+
+    async def put(self, key: Key, issued: Issued) -> None:
+        """Lay it there."""
+        ...
+
+    def lock(self, key: Key) -> AbstractAsyncContextManager[None]:
+        """Hold the key alone among all processes; a process that dies lets go."""
+        ...
+
+    async def forget(self, connector_id: str) -> None:
+        """Take away what lies there of a connector."""
+        ...
+
+    async def drop(self, key: Key) -> None:
+        """Take away what lies there of one key."""
+        ...
+
+
+class Cache:
+    """Serves what is good, and has it made once where there is nothing, or not for long any more."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        shelf: Shelf | None = None,
+        *,
+        max_entries: int = 10_000,
+        renewing: bool = False,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """Keep at most `max_entries`.
+
+        Args:
+            clock: the machine's clocks.
+            shelf: what other processes see too.
+            max_entries: how many sets of credentials are kept.
+            renewing: whether somebody renews what `due` gives; else a caller does once the window is open.
+            jitter: gives numbers from 0 to 1.
+        """
+        self._clock = clock
+        self._shelf = shelf
+        self._max_entries = max_entries
+        self._renewing = renewing
+        self._jitter = jitter
+        self._entries: dict[Key, Entry] = {}
+        self._locks: WeakValueDictionary[Key, anyio.Lock] = WeakValueDictionary()
+        self._failures: Failures[Key] = Failures(clock, jitter)
+        self._agenda: Agenda[Key] = Agenda(clock)
+
+    def peek(self, key: Key) -> Issued | None:
+        """What is at hand and good enough, at once: no lock, no wait. Safe to call from any thread."""
+        entry = self._entries.get(key)
+        if entry is None or (age := entry.age) >= (entry.wait_after if self._renewing else entry.renew_after):
+            return None
+        entry.used = True
+        if entry.parked and age >= entry.renew_after:
+            self._agenda.ask(key, entry)
+        return entry.issued
+
+    def valid(self, key: Key) -> Issued | None:
+        """What is at hand and has not ended, even if it should be renewed."""
+        entry = self._entries.get(key)
+        return entry.issued if entry is not None and entry.valid else None
+
+    async def get(
+        self, key: Key, make: Callable[[], Awaitable[Issued]], *, share: bool = True, unlike: str = ""
+    ) -> Issued:
+        """What is good, or what `make` makes; of many callers at once only one makes it.
+
+        When `make` fails in a way that may pass and older credentials are still valid, those are served. A failure is
+        remembered for a while (see `Failures`) and given to the other callers.
+
+        Args:
+            key: what they depend on.
+            make: makes them.
+            share: whether another process would make the same, so that they may lie on the shelf.
+            unlike: the lease of credentials that will not do: the vendor refused them. Others do, whoever made them.
+        """
+        asked = self._clock.monotonic()
+        if issued := self._good(key, unlike):
+            return issued
+        try:
+            return await self._renewed(key, make, share=share, unlike=unlike, asked=asked)
+        except MooringError as error:
+            older = self.valid(key)
+            if error.retryable and older and older.lease != unlike:
+                return older
+            raise
+
+    async def renew(self, due: Due[Key], make: Callable[[], Awaitable[Issued]], *, share: bool = True) -> None:
+        """Have new credentials in the place of these, if they are kept still, and nobody has new ones already.
+
+        Raises:
+            MooringError: they cannot be had now; they are due again after a pause.
+        """
+        now, lease = self._clock.monotonic(), due.entry.issued.lease
+        if self._entries.get(due.key) is not due.entry:
+            return
+        try:
+            await self._renewed(due.key, make, share=share, unlike=lease, asked=now)
+        except MooringError:
+            if self._entries.get(due.key) is due.entry and due.entry.valid:
+                self._agenda.add(due.key, due.entry, not_before=max(self._failures.pause(due.key), 1.0))
+            raise
+
+    def leases(self) -> set[str]:
+        """The leases of what is kept."""
+        return {entry.issued.lease for entry in self._entries.values()}
+
+    def due(self) -> Iterable[Due[Key]]:
+        """What is to be renewed now, each entry once: its window is open, and somebody has used it."""
+        return self._agenda.due(self._entries)
+
+    async def forget(self, connector_id: str) -> None:
+        """Drop what is kept for a connector, here at once, then on the shelf."""
+        for key in [key for key in self._entries if key.connector_id == connector_id]:
+            self._entries.pop(key, None)
+        if self._shelf:
+            with anyio.CancelScope(shield=True):  # it removes a few files and waits for nobody
+                await self._shelf.forget(connector_id)
+
+    async def drop(self, lease: str) -> None:
+        """Drop the credentials of one lease, here at once, then on the shelf."""
+        for key in [key for key, entry in self._entries.items() if entry.issued.lease == lease]:
+            self._entries.pop(key, None)
+            if self._shelf:
+                with anyio.CancelScope(shield=True):  # as above
+                    await self._shelf.drop(key)
+
+    def _good(self, key: Key, unlike: str) -> Issued | None:
+        issued = self.peek(key)
+        return issued if issued is not None and not (unlike and issued.lease == unlike) else None
+
+    async def _renewed(
+        self, key: Key, make: Callable[[], Awaitable[Issued]], *, share: bool, unlike: str, asked: float
+    ) -> Issued:
+        """What somebody else has made meanwhile, here or in another process, or what `make` makes."""
+        shelf = self._shelf if share else None
+        async with self._alone(key):
+            if issued := self._good(key, unlike):
+                return issued
+            if shelf and (issued := await self._take(shelf, key, unlike)):
+                return issued
+            if error := self._failures.recall(key, asked):
+                raise error
+            async with shelf.lock(key) if shelf else nullcontext():
+                if shelf and (issued := await self._take(shelf, key, unlike)):
+                    return issued
+                try:
+                    made = await make()
+                except MooringError as error:
+                    self._failures.note(key, error)
+                    raise
+                self._failures.forget(key)
+                if shelf and made.expires_at is not None:
+                    await shelf.put(key, made)
+                return self._keep(key, Entry(made, self._clock, ttl=key.ttl, jitter=self._jitter()))
+
+    async def _take(self, shelf: Shelf, key: Key, unlike: str) -> Issued | None:
+        """What lies on the shelf, if it will do; what is valid at least is kept for a time of need."""
+        found = await shelf.get(key)
+        if found is None or (unlike and found.lease == unlike):
+            return None
+        entry = Entry(found, self._clock, ttl=key.ttl, jitter=self._jitter())
+        if entry.age < entry.renew_after:
+            return self._keep(key, entry)
+        if entry.valid and self.valid(key) is None:
+            self._keep(key, entry)
+        return None
+
+    def _keep(self, key: Key, entry: Entry) -> Issued:
+        self._entries.pop(key, None)
+        if len(self._entries) >= self._max_entries:
+            gone = [key for key, entry in self._entries.items() if not entry.valid]
+            for stale in gone or [next(iter(self._entries))]:
+                self._entries.pop(stale, None)
+        self._entries[key] = entry
+        if self._renewing:
+            self._agenda.add(key, entry)
+        return entry.issued
+
+    @asynccontextmanager
+    async def _alone(self, key: Key) -> AsyncGenerator[None, None]:
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = anyio.Lock()
+        async with lock:
+            yield

@@ -1,0 +1,126 @@
+"""What is written down of what happened: leases, the audit log and the numbered event log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from mooring.types import Access, Struct
+
+Revocation = Literal["real", "role-wide", "none"]
+"""What taking credentials back means where they came from.
+
+`real`: they, and only they, stop working. `role-wide`: only together with all others of the same role. `none`: they
+work until they end.
+"""
+
+LeaseState = Literal["active", "released", "revoking", "revoked", "irrevocable", "expired"]
+"""`released`: not handed out any more, but good until it ends. `revoking`: to be revoked, tried again until it is.
+`irrevocable`: it could not be revoked; good until it ends, and somebody has to look.
+"""
+
+LIVE: tuple[LeaseState, ...] = ("active", "released", "revoking", "irrevocable")
+"""The states in which the credentials may still work."""
+
+
+class Holder(Struct):
+    """A consumer that was handed the credentials of a lease."""
+
+    consumer: str
+    first_at: datetime
+    last_at: datetime
+    count: int = 1
+    """How many times; repeats are written within a second."""
+
+
+class Lease(Struct):
+    """The record of credentials that were handed out."""
+
+    id: str
+    connector_id: str
+    connector: str
+    """Its name then."""
+    connector_type: str
+    resource_type: str
+    resource_id: str | None
+    access: Access
+    issued_at: datetime
+    expires_at: datetime | None
+    """None: they do not end by themselves."""
+    narrowed: bool
+    revocation: Revocation
+    state: LeaseState = "active"
+    holders: tuple[Holder, ...] = ()
+    undo: tuple[str, ...] = ()
+    """The entries of the undo log whose undoing revokes it."""
+    attempts: int = 0
+    """How often revoking it has failed."""
+    error: str = ""
+    """Why it failed last, in one line."""
+
+
+class AuditEntry(Struct):
+    """One line of the audit log: who did what, to what, and with what result."""
+
+    at: datetime
+    action: str
+    """Such as `issue`, `register`, `revoke`."""
+    consumer: str
+    """Who: the consumer for whom credentials were asked, else the user and host."""
+    outcome: str
+    """`ok`, or the name of the error."""
+    connector_id: str = ""
+    connector: str = ""
+    resource_type: str = ""
+    resource_id: str | None = None
+    access: str = ""
+    lease: str = ""
+    count: int = 1
+    marks: Mapping[str, str] = {}
+    """Of each secret that was handed out, `key id:keyed hash` by its field: found again only by who has both."""
+
+
+class Sealing(Struct):
+    """The last link of the audit chain, signed: what is cut off at its end is noticed."""
+
+    seq: int
+    digest: bytes
+    key_id: str
+    signature: bytes
+
+
+class Audited(Struct):
+    """An audit entry as it is stored, linked to the one before."""
+
+    seq: int
+    body: bytes
+    """JSON, as it was hashed."""
+    digest: bytes
+    """SHA-256 of the digest before and the body."""
+
+
+class Logged(Struct):
+    """An event in the numbered event log."""
+
+    seq: int
+    at: datetime
+    event: str
+    """Its name, such as `CredentialsIssued`."""
+    connector_id: str
+    body: dict[str, Any]
+    """Its fields."""
+
+
+class Entries(Struct):
+    """What one transaction writes."""
+
+    leases: tuple[Lease, ...] = ()
+    """New or changed; without holders."""
+    holders: tuple[tuple[str, Holder], ...] = ()
+    """By lease; `count` is added to what is stored."""
+    gone: tuple[tuple[str, str], ...] = ()
+    """Consumers that are holders of a lease no more."""
+    audit: tuple[AuditEntry, ...] = ()
+    events: tuple[Logged, ...] = ()
+    """Their numbers are given when they are written."""
