@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -48,6 +48,8 @@ class Books:
         self._writing = anyio.Lock()
         self._later: list[Logged] = []
         self._uses: deque[tuple[str, str]] = deque()
+        self.used: Callable[[tuple[str, str]], None] = self._uses.append
+        """Count one more hand-out of a lease to a consumer that is a holder already. Safe to call from any thread."""
 
     async def write(
         self,
@@ -83,10 +85,6 @@ class Books:
         """Publish an event now, and write it within a second."""
         self._later.append(logged(event))
         self._bus.publish(event)
-
-    def used(self, lease: str, consumer: str) -> None:
-        """Count one more hand-out to a consumer that is a holder already. Safe to call from any thread."""
-        self._uses.append((lease, consumer))
 
     async def flush(self) -> None:
         """Write what may wait.
