@@ -60,7 +60,7 @@ def test_the_same_methods_with_the_same_arguments():
     def public(kind) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
-    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "peek"}
+    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "peek", "refresh"}
     assert public(blocking.BlockingBroker) <= public(Broker)
     for name in ("register", "update", "issue", "list", "verify", "explain"):
         ours, theirs = getattr(blocking.BlockingBroker, name), getattr(Broker, name)
@@ -82,6 +82,26 @@ def test_a_life():
         assert [one.name for one in broker.plugins()] == ["fake"]
         broker.delete("mine")
         assert broker.list() == []
+
+
+def test_leases_and_records():
+    with open_blocking(Fake()) as broker:
+        broker.register("mine", type="fake", auth_method="key")
+        first = broker.issue("mine", **A)
+        assert [one.id for one in broker.leases()] == [first.lease]
+        assert broker.lease(first.lease).holders[0].count == 1
+        second = broker.renew(first.lease)
+        assert broker.issue("mine", refused=second.lease, **A).lease not in (first.lease, second.lease)
+        assert [one.state for one in broker.revoke(first.lease)] == ["released"]
+        assert broker.verify_audit().problems == ()
+        assert "issue" in [line.entry.action for line in broker.audit()]
+        lines = broker.audit()
+        assert next(lines).seq == 1
+        lines.close()
+        assert [line.entry.lease for line in broker.trace(second.credentials.token)] == [second.lease]
+        assert [one.seq for one in broker.logged(after=0)][-1] == broker.last_event()
+        assert list(broker.breakers()) == []
+        broker.sweep()
 
 
 def test_lift_and_explain():
@@ -144,7 +164,7 @@ def test_a_change_is_seen_though_reads_do_not_cross_over():
         assert broker.issue("mine", **A).credentials.token.reveal() == "here-1"
         broker.update("mine", config={"place": "there"})
         assert broker.issue("mine", **A).credentials.token.reveal() == "there-2"
-        clock.advance(timedelta(minutes=45))
+        clock.advance(timedelta(minutes=55))
         assert broker.issue("mine", **A).credentials.token.reveal() == "there-3"
 
 
@@ -202,8 +222,10 @@ def test_the_client_is_the_synchronous_one_and_renews():
             assert renew().token.reveal() == "here-1"
             with ThreadPoolExecutor(2) as pool, held(broker):
                 assert pool.submit(renew).result(10).token.reveal() == "here-1"
-            clock.advance(timedelta(minutes=45))
-            assert renew().token.reveal() == "here-2"
+            clock.advance(timedelta(minutes=55))
+            assert (second := renew()).token.reveal() == "here-2"
+            assert renew(second).token.reveal() == "here-3"
+            assert renew(second).token.reveal() == "here-3"
 
 
 def test_there_may_be_no_client():

@@ -33,6 +33,8 @@ from mooring.testing import Fake, ManualClock, example, memory_broker, powered
 from mooring.vault import Vault, parse_keys
 
 pytestmark = pytest.mark.anyio
+FIRST_PAUSE = timedelta(seconds=2)
+"""The longest that a first failure is remembered."""
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 CANARY = "c4n4ry"
 A = {"resource_type": "bucket", "resource_id": "a"}
@@ -296,13 +298,14 @@ async def test_the_budget(hook):
     async def hang(request):
         await anyio.sleep_forever()
 
-    fake = Fake()
+    fake, clock = Fake(), ManualClock()
     fake.on[hook] = hang
-    async with memory_broker(fake, budgets=Budgets(issue=timedelta(seconds=0.01))) as broker:
+    async with memory_broker(fake, clock=clock, budgets=Budgets(issue=timedelta(seconds=0.01))) as broker:
         await register(broker)
         with pytest.raises(Overdue, match=r"took longer than 0.01 s"):
             await broker.issue("mine", **A)
         del fake.on[hook]
+        clock.advance(FIRST_PAUSE)
         await broker.issue("mine", **A)
     assert fake.opened == fake.closed
 
@@ -312,12 +315,18 @@ async def test_the_budget(hook):
 
 async def test_what_is_fresh_is_served_again_without_a_call():
     fake, clock = Fake(), ManualClock()
+    async with memory_broker(fake, clock=clock, refresh=False) as broker:
+        await register(broker)
+        await broker.issue("mine", **A)
+        clock.advance(45 * MINUTE)
+        assert token(await broker.issue("mine", **A)) == "here-2", "who asks then renews, where nobody else does"
+    fake, clock = Fake(), ManualClock()
     async with memory_broker(fake, clock=clock) as broker:
         await register(broker)
         first = await broker.issue("mine", **A)
         again = await broker.issue("mine", **A)
         assert (first.cached, again.cached, token(first)) == (False, True, token(again))
-        clock.advance(45 * MINUTE - timedelta(microseconds=1))
+        clock.advance(55 * MINUTE - timedelta(microseconds=1))
         assert token(await broker.issue("mine", **A)) == "here-1"
         clock.advance(timedelta(microseconds=1))
         renewed = await broker.issue("mine", **A)
@@ -373,7 +382,7 @@ async def test_of_many_callers_one_makes_and_the_others_are_told_it_was_at_hand(
     assert {one.consumer for one in replies} == {"c0", "c1"}
 
 
-async def test_a_failure_is_not_kept_and_older_credentials_bridge_one_that_may_pass():
+async def test_a_failure_is_kept_for_a_moment_and_older_credentials_bridge_one_that_may_pass():
     async def fail(request):
         raise error
 
@@ -381,15 +390,21 @@ async def test_a_failure_is_not_kept_and_older_credentials_bridge_one_that_may_p
     async with memory_broker(fake, clock=clock) as broker:
         await register(broker)
         await broker.issue("mine", **A)
-        clock.advance(50 * MINUTE)
+        clock.advance(56 * MINUTE)
         fake.on["issue_credentials"] = fail
-        error = Throttled("slow down")
-        bridged = await broker.issue("mine", **A)
-        assert (token(bridged), bridged.cached) == ("here-1", True)
+        error = Throttled("slow down", retry_after=timedelta(seconds=30))
+        for _ in range(3):
+            bridged = await broker.issue("mine", **A)
+            assert (token(bridged), bridged.cached) == ("here-1", True)
+        assert fake.calls["issue_credentials"] == 2
+        clock.advance(timedelta(seconds=30))
         error = AccessDenied("no more")
-        with pytest.raises(AccessDenied):
-            await broker.issue("mine", **A)
+        for _ in range(3):
+            with pytest.raises(AccessDenied, match="no more"):
+                await broker.issue("mine", **A)
+        assert fake.calls["issue_credentials"] <= 2 + 3
         del fake.on["issue_credentials"]
+        clock.advance(timedelta(seconds=5))
         assert token(await broker.issue("mine", **A)) == "here-2"
 
 
@@ -591,7 +606,10 @@ async def test_peek():
         await register(broker)
         assert broker.peek("mine", **A) is None
         await broker.issue("mine", **A)
+        assert broker.peek("mine", consumer="job", **A) is None  # a first hand-out is on record before it is made
+        await broker.issue("mine", consumer="job", **A)
         peeked = broker.peek("mine", consumer="job", **A)
+        assert broker.peek("mine", consumer="job", refused=peeked.lease, **A) is None
         assert (peeked.cached, peeked.consumer, token(peeked)) == (True, "job", "here-1")
         assert broker.peek("mine", access="write", **A) is None
         assert broker.peek("nope", **A) is None
@@ -627,9 +645,12 @@ async def test_a_client_renews_its_credentials():
     async with memory_broker(fake, clock=clock) as broker:
         await register(broker)
         async with broker.client("mine", **A) as renew:
-            assert (await renew()).token.reveal() == "here-1"
-            clock.advance(45 * MINUTE)
-            assert (await renew()).token.reveal() == "here-2"
+            assert (first := await renew()).token.reveal() == "here-1"
+            clock.advance(55 * MINUTE)
+            assert (second := await renew()).token.reveal() == "here-2"
+            assert (await renew(first)).token.reveal() == "here-2", "that one was refused long ago"
+            assert (await renew(second)).token.reveal() == "here-3"
+            assert (await renew(second)).token.reveal() == "here-3"
 
 
 async def test_the_client_comes_from_the_plugin_that_owns_the_kind():
@@ -716,6 +737,7 @@ async def test_what_has_ended_or_hardly_ends_is_not_handed_out():
         await broker.register("mine", type="fake", auth_method="key")
         with pytest.raises(Rejected, match="have ended"):
             await broker.issue("mine", resource_type="bucket", resource_id="a")
+        clock.advance(FIRST_PAUSE)
         ends[0] = 100_000 * HOUR
         with pytest.raises(LongLived):
             await broker.issue("mine", resource_type="bucket", resource_id="a")

@@ -179,6 +179,8 @@ class BlockingBroker:
             refused=refused,
         )
 
+    issue.__doc__ = Broker.issue.__doc__
+
     def types(self) -> tuple[ConnectorType, ...]:
         """See `Broker.types`."""
         return tuple(self.broker.types())

@@ -186,7 +186,8 @@ class Cache:
             self._let_go(key)
             if self._shelf:
                 with anyio.CancelScope(shield=True):  # as above
-                    await self._shelf.drop(key)
+                    if (found := await self._shelf.get(key)) is not None and found.lease == lease:
+                        await self._shelf.drop(key)
 
     def _good(self, key: Key, unlike: str) -> Issued | None:
         issued = self.peek(key)
