@@ -1,6 +1,7 @@
 """The blocking broker: the same methods, from any thread; what is at hand does not cross over."""
 
 import inspect
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +189,42 @@ def test_many_threads():
         tokens = list(pool.map(call, range(100)))
     assert fake.calls["issue_credentials"] == 7
     assert len(set(tokens)) == 7
+
+
+def test_twenty_threads_read_four_thousand_times_while_credentials_rotate():
+    """Never a mixture of two generations, and one call for each, and one more at most."""
+    threads, reads, rotations = 20, 4000, 20
+    fake, clock, made, wrong = Fake(), ManualClock(), {}, []
+
+    async def issue(request):
+        number = len(made) + 1
+        triple = f"t{number}", clock.now() + timedelta(hours=1, microseconds=-number), (f"note {number}",)
+        made[triple[0]] = triple
+        token, ends, notes = triple
+        return m.BearerToken(token=m.Secret(token), expires_at=ends, narrowed=True, clamped=notes)
+
+    fake.on["issue_credentials"] = issue
+    with open_blocking(fake, clock=clock) as broker:
+        broker.register("mine", type="fake", auth_method="key", verify=False)
+        leases, together, read_so_far = {}, threading.Barrier(threads), itertools.count(1)
+
+        def read() -> None:
+            together.wait(30)
+            for _ in range(reads):
+                one = broker.issue("mine", **A)
+                token = one.credentials.token.reveal()
+                if (token, one.expires_at, one.clamped) != made[token]:
+                    wrong.append(one)
+                if leases.setdefault(token, one.lease) != one.lease:
+                    wrong.append(one)
+                if next(read_so_far) % (threads * reads // rotations) == 0:
+                    clock.advance(timedelta(minutes=56))
+
+        with ThreadPoolExecutor(threads) as pool:
+            for one in [pool.submit(read) for _ in range(threads)]:
+                one.result()
+    assert wrong == []
+    assert rotations - 1 <= len(made) <= rotations + 2, "the first, and one for each rotation"
 
 
 def test_discover_iterates():

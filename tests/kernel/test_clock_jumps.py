@@ -1,4 +1,4 @@
-"""The machine's two clocks, when one of them jumps or stands still: nothing that has ended is served, nothing hammered."""
+"""The machine's two clocks, when one of them jumps or stands still: nothing is served that has ended."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -37,7 +37,7 @@ import msgspec
 import mooring as m
 import mooring.shelf
 from mooring.assembly import Settings, SystemClock, open_broker
-from mooring.errors import MooringError, NameTaken, StoreConflict, UnknownConnector
+from mooring.errors import MooringError, NameTaken, StoreConflict, StoreUnavailable, UnknownConnector
 from mooring.store import open_sqlite
 from mooring.testing import Fake, ManualClock
 
@@ -338,19 +338,31 @@ async def main():
             (HOME / "big").write_bytes(b"x" * 100)
         except OSError as error:
             say(full=error.errno == errno.EFBIG)
-        for _ in range(2):
-            issued = await broker.issue("mine", **A)
-            say(token=issued.credentials.token.reveal().partition("-")[0], cached=issued.cached)
+        for room in (64, 64, resource.RLIM_INFINITY, resource.RLIM_INFINITY):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            try:
+                issued = await broker.issue("mine", **A)
+                say(token=issued.credentials.token.reveal().partition("-")[0], cached=issued.cached)
+            except StoreUnavailable:
+                say(refused=True)
+        say(leases=len(await broker.leases()))
 anyio.run(main)
 """
 
 
-def test_a_disk_that_takes_no_more_is_no_reason_to_fail(home: Path) -> None:
+def test_on_a_disk_that_takes_no_more_nothing_is_handed_out_that_is_not_on_record(home: Path) -> None:
     with processes(1, FULL, home) as (one,):
         said = one.ends()
 
-    assert said == [{"full": True}, {"token": "here", "cached": False}, {"token": "here", "cached": True}]
-    assert kinds(home) == {}
+    assert said == [
+        {"full": True},
+        {"refused": True},
+        {"refused": True},
+        {"token": "here", "cached": False},
+        {"token": "here", "cached": True},
+        {"leases": 1},
+    ]
+    assert kinds(home) == {".sealed": 1}
 
 
 # -- everything at once

@@ -279,12 +279,14 @@ async def test_a_connector_that_changes_while_its_credentials_are_due(change):
         await broker.issue("mine", **A)
         await broker.issue("mine", **A)
 
+        renewing = anyio.Event()
+
         async def slow(request):
+            renewing.set()
             await anyio.sleep(20)
 
         fake.on["issue_credentials"] = slow
-        while fake.calls["issue_credentials"] == 1:
-            await anyio.sleep(1)  # it is being renewed
+        await renewing.wait()
         if change == "update":
             await broker.update("mine", config={"place": "there"}, verify=False)
         else:

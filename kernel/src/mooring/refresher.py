@@ -1,7 +1,7 @@
 """Renews credentials before they end, for as long as the broker lives.
 
-Each second it asks the cache what is due and starts some of it. How many: what waits is spread evenly over two thirds of
-the time that is left for the most urgent, so that ten thousand that were issued together are not renewed together.
+Each second it asks the cache what is due and starts some of it. How many: what waits is spread evenly over two thirds
+of the time that is left for the most urgent, so that ten thousand that were issued together are not renewed together.
 """
 
 from __future__ import annotations
