@@ -81,7 +81,7 @@ clean:
 
 .venv/.dev: .venv/.runtime
 	@echo "installing the tools for tests and checks into .venv ..." >&2
-	@$(PIP) --constraint constraints.txt --group test --group check --group wheels
+	@$(PIP) --constraint constraints.txt --group test --group rivals --group check --group wheels
 	@touch $@
 
 .venv/.docs: .venv/.runtime

@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from statistics import median, quantiles
-from typing import Any
 
 import anyio
 
 import mooring
-from measure import Figure
+from measure import Figure, in_memory
 from mooring import blocking
 from mooring.bus import open_bus
 from mooring.events import ConnectorRegistered, Event
-from mooring.store import MemoryStore
 from mooring.testing import example
 
 ROUNDS = 41
@@ -42,7 +40,7 @@ def figures() -> Iterator[Figure]:
 
 async def cached_issue() -> tuple[float, float, float, float, float]:
     """`issue` of what is at hand, one call of each of many, to a bare checkpoint of the event loop: p50 and p99."""
-    async with mooring.open_broker(**_options()) as broker:
+    async with mooring.open_broker(plugins=[example], **in_memory()) as broker:
         await broker.register("bench", type="example", config={"user": "u"})
         for number in range(LIVE):
             await broker.issue("bench", resource_id=f"bucket{number}")
@@ -89,7 +87,7 @@ def blocking_issue() -> tuple[float, float, float, float]:
         return (time.perf_counter() - begin) / CALLS
 
     key = ("bench", None, "bucket500", "read", None, None)
-    with blocking.open_broker(**_options()) as broker:
+    with blocking.open_broker(plugins=[example], **in_memory()) as broker:
         broker.register("bench", type="example", config={"user": "u"})
         for number in range(LIVE):
             broker.issue("bench", resource_id=f"bucket{number}")
@@ -102,10 +100,6 @@ def blocking_issue() -> tuple[float, float, float, float]:
             median(b for _, b in rounds),
             median(timed(bare) for _ in range(ROUNDS)),
         )
-
-
-def _options() -> dict[str, Any]:
-    return {"plugins": [example], "system_plugins": [], "store": MemoryStore(), "share_cache": False}
 
 
 async def publish() -> tuple[float, float, float]:

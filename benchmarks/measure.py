@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ def against(
     pairs = [(run(command, environment), run(yardstick, environment)) for _ in range(runs)]
     ours, theirs = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
     return median(ours.wall / theirs.wall for ours, theirs in pairs), ours, theirs
+
+
+def in_memory() -> dict[str, Any]:
+    """What `open_broker` needs to leave nothing behind."""
+    from mooring.assembly import Settings
+    from mooring.store import MemoryStore
+    from mooring.vault import Vault, parse_keys
+
+    vault = Vault(parse_keys("bench:" + "A" * 43 + "=", "the benchmark"))
+    settings = Settings(home=Path("/nonexistent"))
+    return {"system_plugins": [], "store": MemoryStore(), "share_cache": False, "vault": vault, "settings": settings}
 
 
 def cpu() -> float:
