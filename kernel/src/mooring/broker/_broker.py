@@ -6,8 +6,10 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
+from weakref import ref
 
 import msgspec
 
@@ -31,17 +33,11 @@ from mooring.store import Connectors
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
 from mooring.vault import BackupNote, Place
 
-_process = object()
-"""Another one in a process that was forked: quicker to look at than its id is to have."""
 
-
-def _forked() -> None:
-    global _process  # noqa: PLW0603  a child changes it once, before anything else runs
-    _process = object()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+def _tell(broker: ref[Broker]) -> None:
+    """In the child of a fork: a broker is its parent's."""
+    if (here := broker()) is not None:
+        here._forked = True  # noqa: SLF001  its own
 
 
 class Broker:
@@ -53,7 +49,9 @@ class Broker:
 
     def __init__(self, desk: Desk) -> None:
         self._rooms: tuple[Desk, Issuer] | None = (desk, Issuer(desk))
-        self._process = _process
+        self._forked = False
+        if hasattr(os, "register_at_fork"):  # quicker to look at in every read than the process's id is to have
+            os.register_at_fork(after_in_child=partial(_tell, ref(self)))
 
     def _opened(self) -> tuple[Desk, Issuer]:
         """The rooms, while they are open, in the process that opened them.
@@ -61,7 +59,7 @@ class Broker:
         Raises:
             BrokerClosed: they are not.
         """
-        if self._rooms is not None and self._process is _process:
+        if self._rooms is not None and not self._forked:
             return self._rooms
         why = "was closed" if self._rooms is None else "belongs to the process that this one was forked from"
         raise BrokerClosed(f"this broker {why}; open another with open_broker()")
@@ -359,7 +357,7 @@ class Broker:
         """What `issue` would serve again at once, or None. Never waits; safe to call from any thread."""
         if refused:
             return None
-        rooms = self._rooms if self._process is _process else None  # as `_opened`, without a frame of its own
+        rooms = None if self._forked else self._rooms  # as `_opened`, without a frame of its own
         desk, issuer = rooms or self._opened()
         return issuer.peek((connector, resource_type, resource_id, access, ttl, consumer or desk.consumer))
 
@@ -603,6 +601,6 @@ class Broker:
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""
         if self._rooms is not None:
-            if self._process is _process:
+            if not self._forked:
                 self._rooms[0].lifespans.close()
             self._rooms = None

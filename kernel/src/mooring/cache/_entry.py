@@ -17,11 +17,11 @@ from datetime import timedelta
 from mooring.credentials import Issued
 from mooring.types import Clock
 
-WINDOW = timedelta(minutes=15).total_seconds()
+WINDOW = 15 * 60.0
 WINDOW_FRACTION = 2 / 3
 JITTER = 0.1
 """By how much of the life the window may open sooner, so that what was issued together is not renewed together."""
-LAST = timedelta(minutes=5).total_seconds()
+LAST = 5 * 60.0
 LAST_FRACTION = 1 / 12
 """What is left for the caller's own work when new ones are waited for: 5 minutes, or a twelfth of a short life."""
 
