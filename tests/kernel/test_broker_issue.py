@@ -533,6 +533,19 @@ async def test_a_change_that_credentials_depend_on_empties_memory_and_shelf(tmp_
     assert fake.calls["issue_credentials"] == 3
 
 
+async def test_what_one_process_takes_back_no_other_finds_on_the_shelf(tmp_path: Path):
+    """As three commands one after the other: issue, lease revoke, issue."""
+    fake, shared = Fake(), on_disk(tmp_path, refresh=False)
+    async with memory_broker(fake, **shared) as broker:
+        await register(broker)
+        first = await broker.issue("mine", **A)
+    async with memory_broker(fake, **shared) as broker:
+        assert [one.state for one in await broker.revoke(first.lease)] == ["released"]
+    async with memory_broker(fake, **shared) as broker:
+        again = await broker.issue("mine", **A)
+    assert (again.lease != first.lease, token(again)) == (True, "here-2")
+
+
 async def test_a_deleted_connector_leaves_nothing_on_the_shelf(tmp_path: Path):
     async with memory_broker(Fake(), **on_disk(tmp_path)) as broker:
         await register(broker)
