@@ -152,14 +152,15 @@ async def open_broker(
     system = SystemPlugins(system_plugins)
     registry = Registry(plugins)
     vault = vault or open_vault(settings, system)
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as last, AsyncExitStack() as stack:
         if store is None:
-            store = await stack.enter_async_context(_open_store(settings, system))
+            store = await last.enter_async_context(_open_store(settings, system))
         http = await stack.enter_async_context(open_http())
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
         books = Books(store.ledger, vault, clock, bus)
+        last.push_async_callback(books.settle)  # when all that runs beside has ended
         desk = Desk(
             registry=registry,
             store=store,
@@ -177,7 +178,6 @@ async def open_broker(
         )
         broker = Broker(desk)
         stack.callback(broker.close)
-        stack.push_async_callback(books.settle)
         bus.spawn("books", books.run)
         if refresh:
             bus.spawn("refresher", Refresher(clock, desk.cache.due, broker.refresh).run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -121,8 +120,8 @@ class Issuer:
             if older is None or older.lease == unlike:
                 raise
             issued = older
-        if issued is not made:
-            await self._handouts.repeated(issued, consumer)
+        if issued is not made and not await self._handouts.repeated(issued, consumer):  # it was taken back meanwhile
+            return await self.issue(wish, consumer, unlike=issued.lease)
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
@@ -246,7 +245,7 @@ class Issuer:
                 consumer=consumer,
                 issued_at=asked_at,
                 credentials=credentials,
-                lease=str(uuid.uuid4()),
+                lease=undoing.lease,
             )
             await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
             failed = False

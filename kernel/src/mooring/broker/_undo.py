@@ -20,7 +20,7 @@ from mooring.errors import MooringError, StoreError, UnknownConnector
 from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import UndoEntry
 
-PAUSE = timedelta(minutes=1)
+PAUSE = timedelta(seconds=10)
 SETTLE = timedelta(seconds=5)
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
