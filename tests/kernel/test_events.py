@@ -13,7 +13,7 @@ from mooring.events import ConnectorRegistered, CredentialsIssued, Event, Lagged
 from mooring.types import Secret
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-BASES = {events.Event, events.ConnectorEvent}
+BASES = {events.Event, events.ConnectorEvent, events.LeaseEvent}
 EVENTS = [one for one in vars(events).values() if inspect.isclass(one) and issubclass(one, Event) and one not in BASES]
 SAMPLES = {str: "x", int: 3, bool: True, datetime: NOW, type(None): None}
 

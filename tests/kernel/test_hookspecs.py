@@ -32,7 +32,7 @@ def test_every_hooks_docstring_holds_an_example(specification, name):
 def test_powers_are_complete():
     others = {hookspecs.Connector, hookspecs.SystemPlugin, hookspecs.UndoLog}
     assert set(hookspecs.POWERS) == set(SPECIFICATIONS) - others
-    assert len(hookspecs.POWERS) == len(set(hookspecs.POWERS)) == 15
+    assert len(hookspecs.POWERS) == len(set(hookspecs.POWERS)) == 17
 
 
 def test_a_power_is_one_hook_and_a_field_of_the_route():

@@ -106,9 +106,9 @@ def test_arguments_may_have_defaults_and_more_may_follow():
     assert bind(variant(canonical=canonical)).canonical("t", "a") == "a"
 
 
-ASYNC = ["verify", "issue_credentials", "units", "lift", "lift_all", "undo"]
+ASYNC = ["verify", "issue_credentials", "units", "lift", "lift_all", "undo", "revoke_all"]
 PLAIN = ["describe", "canonical", "authenticate", "qualify", "covers", "explain", "render", "client"]
-PLAIN += ["blocking_client", "lifespan", "environment", "serve", "login", "logout"]
+PLAIN += ["blocking_client", "lifespan", "environment", "serve", "login", "logout", "endpoint"]
 
 
 def of_colour(hook: str, colour: str):

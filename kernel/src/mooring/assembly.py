@@ -34,15 +34,10 @@ from mooring.vault import EXTERNAL, KeyRing, MasterKey, Vault, parse_keys
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks. Both are read whenever something is served: without a frame of their own."""
 
-    def now(self) -> datetime:
-        """The wall clock."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """The monotonic clock."""
-        return time.monotonic()
+    now = staticmethod(partial(datetime.now, UTC))
+    monotonic = staticmethod(time.monotonic)
 
 
 class Settings(Struct):
@@ -180,7 +175,7 @@ async def open_broker(
         stack.callback(broker.close)
         bus.spawn("books", books.run)
         if refresh:
-            bus.spawn("refresher", Refresher(clock, desk.cache.due, broker.refresh).run)
+            bus.spawn("refresher", Refresher(desk.cache.due, broker.refresh, bus.spawn).run)
         sweeper = Sweeper(desk)
         bus.spawn("sweeper", sweeper.run)
         stack.push_async_callback(sweeper.settle)

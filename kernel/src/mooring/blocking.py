@@ -7,9 +7,10 @@ without crossing over to it. Every method may be called from any thread but that
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from datetime import timedelta
 from functools import wraps
 from threading import Thread
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -18,8 +19,9 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from mooring import assembly
-from mooring.broker import Broker, Discovery
-from mooring.credentials import Credentials
+from mooring.breakers import Breaker
+from mooring.broker import AuditLine, Broker, Discovery
+from mooring.credentials import Credentials, Issued
 from mooring.errors import BrokerClosed, UnsupportedResource
 from mooring.events import Event, Lagged
 from mooring.hookspecs import BlockingClientRequest
@@ -102,19 +104,6 @@ def _lasting(portal: BlockingPortal, context: AbstractAsyncContextManager[T]) ->
                 life.result()
 
 
-def _at_hand_first(
-    peek: Callable[Concatenate[Broker, P], T | None], method: Callable[Concatenate[Broker, P], Coroutine[Any, Any, T]]
-) -> Callable[Concatenate[BlockingBroker, P], T]:
-    """What `peek` has at hand, in the calling thread; else what the method gives."""
-    asked = _waiting(method)
-
-    @wraps(method)
-    def call(self: BlockingBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return peek(self.broker, *args, **kwargs) or asked(self, *args, **kwargs)
-
-    return call
-
-
 class BlockingBroker:
     """See `mooring.Broker`, whose methods these are. Made by `mooring.blocking.open_broker`."""
 
@@ -149,7 +138,46 @@ class BlockingBroker:
     restore = _waiting(Broker.restore)
     check = _waiting(Broker.check)
     sweep = _waiting(Broker.sweep)
-    issue = _at_hand_first(Broker.peek, Broker.issue)
+    lease = _waiting(Broker.lease)
+    leases = _waiting(Broker.leases)
+    renew = _waiting(Broker.renew)
+    revoke = _waiting(Broker.revoke)
+    verify_audit = _waiting(Broker.verify_audit)
+    trace = _waiting(Broker.trace)
+    logged = _waiting(Broker.logged)
+    last_event = _waiting(Broker.last_event)
+    _issue = _waiting(Broker.issue)
+
+    def issue(
+        self,
+        connector: str,
+        *,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+        access: Access = "read",
+        ttl: timedelta | None = None,
+        consumer: str | None = None,
+        refused: str = "",
+    ) -> Issued:
+        # every argument by its name: to pack and unpack them would take as long as all the rest
+        at_hand = self.broker.peek(
+            connector,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            access=access,
+            ttl=ttl,
+            consumer=consumer,
+            refused=refused,
+        )
+        return at_hand or self._issue(
+            connector,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            access=access,
+            ttl=ttl,
+            consumer=consumer,
+            refused=refused,
+        )
 
     def types(self) -> tuple[ConnectorType, ...]:
         """See `Broker.types`."""
@@ -158,6 +186,14 @@ class BlockingBroker:
     def plugins(self) -> tuple[Plugin, ...]:
         """See `Broker.plugins`."""
         return tuple(self.broker.plugins())
+
+    def breakers(self) -> Sequence[Breaker]:
+        """See `Broker.breakers`."""
+        return self.portal.call(self.broker.breakers)
+
+    def audit(self, *, after: int = 0) -> Iterator[AuditLine]:
+        """See `Broker.audit`."""
+        return self._closing(self.broker.audit(after=after))
 
     @contextmanager
     def discover(self, **filters: Any) -> Generator[Iterator[Discovery], None, None]:
@@ -183,8 +219,14 @@ class BlockingBroker:
         if route.blocking_client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no synchronous clients")
 
-        def renew() -> Credentials:
-            return self.issue(connector, access=access, **wish).credentials
+        last = issued
+
+        def renew(refused: Credentials | None = None) -> Credentials:
+            nonlocal last
+            given = last
+            unlike = given.lease if refused is not None and refused == given.credentials else ""
+            last = given = self.issue(connector, access=access, refused=unlike, **wish)
+            return given.credentials
 
         request = BlockingClientRequest(
             credentials=issued.credentials,
@@ -194,6 +236,13 @@ class BlockingBroker:
         )
         with route.blocking_client(request) as client:
             yield client
+
+    def _closing(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        try:
+            yield from self._iterate(items)
+        finally:
+            with suppress(BrokerClosed):
+                _wait(self.portal, items.aclose)
 
     def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         end = object()

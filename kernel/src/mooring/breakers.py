@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Literal
 
-from mooring.errors import MooringError, Overdue, Unreachable
+from mooring.errors import MooringError, Overdue, Unreachable, VendorError
 from mooring.types import Clock, Struct
 
 THRESHOLD = 5
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 60.0
+MOST = 10_000
 
 State = Literal["closed", "open", "half-open"]
 
@@ -80,14 +81,14 @@ class Breakers:
         try:
             yield
         except (Unreachable, Overdue) as error:
-            self._failed(endpoint, error, probe=probe)
+            self._failed(endpoint, error, probe=probe and circuit is self._circuits.get(endpoint))
             raise
-        except MooringError:
+        except VendorError:
             self._answered(endpoint)  # it said no, but it is there
             raise
         except BaseException:
             if probe and circuit is not None:
-                circuit.probing = False  # cancelled: nothing is known; the next caller asks
+                circuit.probing = False  # cancelled, or not asked at all: nothing is known; the next caller asks
             raise
         self._answered(endpoint)
 
@@ -97,15 +98,19 @@ class Breakers:
         left = (circuit.until or now) - now
         if left > 0 or circuit.probing:
             wait = timedelta(seconds=max(left, 1.0))
-            raise Unreachable(
+            refusal = Unreachable(
                 f"{endpoint} did not answer {circuit.failures} times in a row; "
                 f"it is asked again in {wait.total_seconds():.0f} s",
                 retry_after=wait,
             )
+            refusal.asked = False
+            raise refusal
         circuit.probing = True
         return True
 
     def _failed(self, endpoint: str, error: MooringError, *, probe: bool) -> None:
+        if endpoint not in self._circuits and len(self._circuits) >= MOST:
+            self._circuits.pop(next(iter(self._circuits)))
         circuit = self._circuits.setdefault(endpoint, _Circuit())
         circuit.failures += 1
         circuit.error = type(error).__name__

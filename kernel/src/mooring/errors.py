@@ -150,9 +150,13 @@ class Throttled(VendorError):
 
 
 class Unreachable(VendorError):
-    """Raised when no answer came: DNS, connection, TLS, or a server error."""
+    """Raised when no answer came: DNS, connection, TLS, or a server error.
+
+    `asked` is False where the vendor was left alone, since it has not answered several times in a row.
+    """
 
     retryable = True
+    asked = True
 
 
 class Overdue(VendorError):

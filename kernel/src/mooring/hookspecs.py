@@ -256,7 +256,7 @@ class BlockingClientRequest(Struct):
     """The same for synchronous hosts: `renew` blocks, and may be called from any thread."""
 
     credentials: Credentials
-    renew: Callable[[], Credentials]
+    renew: Callable[..., Credentials]
     resource_type: str
     resource_id: str | None
 

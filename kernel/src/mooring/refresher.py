@@ -1,56 +1,74 @@
 """Renews credentials before they end, for as long as the broker lives.
 
-Each second it asks the cache what is due and starts some of it. How many: what waits is spread evenly over a third of
+Each second it asks the cache what is due and starts some of it. How many: what waits is spread evenly over two thirds of
 the time that is left for the most urgent, so that ten thousand that were issued together are not renewed together.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from itertools import count
 
 import anyio
 
-from mooring.cache import Due, Key
+from mooring.cache import Due, Entry, Key
 from mooring.errors import MooringError
-from mooring.types import Clock
 
 TICK = 1.0
 """Seconds."""
-PACE = 3
+PACE = 1.5
 
 
 class Refresher:
     """Runs beside the callers; see `run`."""
 
     def __init__(
-        self, clock: Clock, due: Callable[[], Iterable[Due[Key]]], renew: Callable[[Due[Key]], Awaitable[None]]
+        self,
+        due: Callable[[], Iterable[Due[Key]]],
+        renew: Callable[[Due[Key]], Awaitable[None]],
+        spawn: Callable[[str, Callable[[], Awaitable[None]]], None],
     ) -> None:
-        """Take what gives the entries that are due, and what renews one (it may raise `MooringError`)."""
-        self._clock = clock
+        """Take what gives the entries that are due, what renews one (it may raise `MooringError`), and `Bus.spawn`."""
         self._due = due
         self._renew = renew
-        self._waiting: dict[Key, Due[Key]] = {}
+        self._spawn = spawn
+        self._waiting: list[tuple[float, int, Due[Key]]] = []
+        """A heap, the most urgent first."""
+        self._taken: set[Entry] = set()
+        """What waits or is under way."""
+        self._number = count()
 
     async def run(self) -> None:
         """Renew until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                for due in self._due():
-                    self._waiting[due.key] = due
-                for due in self._next():
-                    tasks.start_soon(self._try, due)
-                await anyio.sleep(TICK)
+        while True:
+            self._take()
+            for due in self._next():
+                self._spawn("renewal of credentials", partial(self._try, due))
+            await anyio.sleep(TICK)
 
-    def _next(self) -> list[Due[Key]]:
-        """Those to start now, the oldest first."""
+    def _take(self) -> None:
+        for due in self._due():
+            if due.entry not in self._taken:
+                self._taken.add(due.entry)
+                left = due.entry.wait_after - due.entry.age
+                heapq.heappush(self._waiting, (anyio.current_time() + left, next(self._number), due))
+
+    def _next(self) -> Iterable[Due[Key]]:
+        """Those to start now."""
         if not self._waiting:
-            return []
-        left = min(due.entry.wait_after - due.entry.age for due in self._waiting.values())
-        number = math.ceil(len(self._waiting) * TICK * PACE / max(left, TICK))
-        return [self._waiting.pop(key) for key in list(self._waiting)[:number]]
+            return
+        urgent = self._waiting[0][-1].entry
+        left = max(urgent.wait_after - urgent.age, TICK)
+        for _ in range(min(math.ceil(len(self._waiting) * TICK * PACE / left), len(self._waiting))):
+            yield heapq.heappop(self._waiting)[-1]
 
     async def _try(self, due: Due[Key]) -> None:
-        with suppress(MooringError):  # the broker has told of it; the cache gives it again after a pause
-            await self._renew(due)
+        try:
+            with suppress(MooringError):  # the broker has told of it; the cache gives it again after a pause
+                await self._renew(due)
+        finally:
+            self._taken.discard(due.entry)

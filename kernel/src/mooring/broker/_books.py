@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import anyio
@@ -57,6 +57,8 @@ class Books:
         self._uses: deque[tuple[str, str]] = deque()
         self._counts: Counter[tuple[str, str]] = Counter()
         """Uses that could not be written yet."""
+        self.used: Callable[[tuple[str, str]], None] = self._uses.append
+        """Count one more hand-out of a lease to a consumer that is a holder already. Safe to call from any thread."""
 
     async def write(
         self,
@@ -97,10 +99,6 @@ class Books:
         while len(self._later) > MOST_WAITING:
             self._later.popleft()
             self._dropped += 1
-
-    def used(self, lease: str, consumer: str) -> None:
-        """Count one more hand-out to a consumer that is a holder already. Safe to call from any thread."""
-        self._uses.append((lease, consumer))
 
     async def flush(self) -> None:
         """Write what may wait.

@@ -31,6 +31,18 @@ from mooring.store import Connectors
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
 from mooring.vault import BackupNote, Place
 
+_process = object()
+"""Another one in a process that was forked: quicker to look at than its id is to have."""
+
+
+def _forked() -> None:
+    global _process  # noqa: PLW0603  a child changes it once, before anything else runs
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
 
 class Broker:
     """Connectors, what they reach, and credentials for it. Made by `open_broker`.
@@ -41,7 +53,7 @@ class Broker:
 
     def __init__(self, desk: Desk) -> None:
         self._rooms: tuple[Desk, Issuer] | None = (desk, Issuer(desk))
-        self._process = os.getpid()
+        self._process = _process
 
     def _opened(self) -> tuple[Desk, Issuer]:
         """The rooms, while they are open, in the process that opened them.
@@ -49,7 +61,7 @@ class Broker:
         Raises:
             BrokerClosed: they are not.
         """
-        if self._rooms is not None and self._process == os.getpid():
+        if self._rooms is not None and self._process is _process:
             return self._rooms
         why = "was closed" if self._rooms is None else "belongs to the process that this one was forked from"
         raise BrokerClosed(f"this broker {why}; open another with open_broker()")
@@ -344,8 +356,9 @@ class Broker:
             NotNarrowed, LongLived: the connector does not allow what could be had.
             ConnectorExpired: the connector's own credentials have ended.
         """
-        wish = Wish(connector, resource_type, resource_id, access, ttl)
-        return await self._issuer.issue(wish, consumer or self._desk.consumer, unlike=refused)
+        desk, issuer = self._opened()
+        wish = Wish(connector, resource_type, resource_id, access, ttl, consumer or desk.consumer)
+        return await issuer.issue(wish, unlike=refused)
 
     def peek(
         self,
@@ -356,10 +369,14 @@ class Broker:
         access: Access = "read",
         ttl: timedelta | None = None,
         consumer: str | None = None,
+        refused: str = "",
     ) -> Issued | None:
         """What `issue` would serve again at once, or None. Never waits; safe to call from any thread."""
-        wish = Wish(connector, resource_type, resource_id, access, ttl)
-        return self._issuer.peek(wish, consumer or self._desk.consumer)
+        if refused:
+            return None
+        rooms = self._rooms if self._process is _process else None  # as `_opened`, without a frame of its own
+        desk, issuer = rooms or self._opened()
+        return issuer.peek((connector, resource_type, resource_id, access, ttl, consumer or desk.consumer))
 
     async def explain(
         self,
@@ -372,8 +389,9 @@ class Broker:
         consumer: str | None = None,
     ) -> Explanation:
         """The calls and the exact policy with which `issue` would ask the vendor, without asking."""
-        wish = Wish(connector, resource_type, resource_id, access, ttl)
-        return await self._issuer.explain(wish, consumer or self._desk.consumer)
+        desk, issuer = self._opened()
+        wish = Wish(connector, resource_type, resource_id, access, ttl, consumer or desk.consumer)
+        return await issuer.explain(wish)
 
     @asynccontextmanager
     async def client(
@@ -391,9 +409,8 @@ class Broker:
         Raises:
             UnknownConnectorType, UnsupportedResource: no installed plugin makes clients of these credentials.
         """
-        wish = Wish(connector, resource_type, resource_id, access, ttl)
-        who = consumer or self._desk.consumer
-        issued = await self._issuer.issue(wish, who)
+        wish = Wish(connector, resource_type, resource_id, access, ttl, consumer or self._desk.consumer)
+        issued = await self._issuer.issue(wish)
         route = self._desk.registry.renders(issued.credentials)
         if route.client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no asynchronous clients")
@@ -403,7 +420,7 @@ class Broker:
         async def renew(refused: Credentials | None = None) -> Credentials:
             nonlocal last
             unlike = last.lease if refused is not None and refused == last.credentials else ""
-            last = await self._issuer.issue(wish, who, unlike=unlike)
+            last = await self._issuer.issue(wish, unlike=unlike)
             return last.credentials
 
         request = ClientRequest(
@@ -456,8 +473,8 @@ class Broker:
             UnknownLease, UnknownConnector, VendorError: there are none.
         """
         old = await _leases.find(self._desk, lease)
-        wish = Wish(old.connector_id, old.resource_type, old.resource_id, old.access, None)
-        return await self._issuer.issue(wish, self._desk.consumer, unlike=old.id)
+        wish = Wish(old.connector_id, old.resource_type, old.resource_id, old.access, None, self._desk.consumer)
+        return await self._issuer.issue(wish, unlike=old.id)
 
     async def revoke(
         self,
@@ -603,6 +620,6 @@ class Broker:
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""
         if self._rooms is not None:
-            if self._process == os.getpid():
+            if self._process is _process:
                 self._rooms[0].lifespans.close()
             self._rooms = None

@@ -90,7 +90,7 @@ class Handouts:
         """
         books = self._desk.books
         if self.known(issued, consumer):
-            books.used(issued.lease, consumer)
+            books.used((issued.lease, consumer))
             return True
         now = self._desk.clock.now()
         holder = Holder(consumer=consumer, first_at=now, last_at=now)

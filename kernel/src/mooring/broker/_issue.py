@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import anyio
@@ -13,7 +14,7 @@ import msgspec
 from mooring.broker._desk import Desk, Target, bound, checked, doing, guard, within
 from mooring.broker._handouts import Handouts
 from mooring.broker._undo import undo
-from mooring.cache import Due, Key
+from mooring.cache import Due, Entry, Key
 from mooring.credentials import Credentials, Issued, restore, reveal
 from mooring.errors import (
     BrokenPlugin,
@@ -24,42 +25,61 @@ from mooring.errors import (
     NotNarrowed,
     Overdue,
     Rejected,
+    Unreachable,
 )
 from mooring.hookspecs import CredentialRequest, Explanation
+from mooring.records import LeaseState
 from mooring.registry import Route
 from mooring.types import ACCESSES, Access, AuthMethod, Connector
 
 SYNC_SECONDS = 0.5
 """How old our view of the store may be: another process's change takes effect within a second."""
-MAX_REMEMBERED = 10_000
+WITHDRAWN: tuple[LeaseState, ...] = ("released", "revoking", "revoked", "irrevocable")
+"""What is handed out no more."""
+MAX_REMEMBERED = 50_000
 WAIT_LONGER = timedelta(seconds=1)
 """How much longer than one call's budget a caller waits who found another's call under way."""
 UNDO_SECONDS = 5
 """How long a failed request may take to remove what it has made."""
-EXPIRY_SLACK = timedelta(minutes=5)
-"""By how much the end of credentials may lie beyond the longest life that the auth method declares."""
+EXPIRY_SLACK = timedelta(minutes=15)
+"""By how much the end of credentials may lie beyond the longest life that the auth method declares: the machine's clock
+may be ten minutes behind the vendor's."""
 
 
 class Wish(NamedTuple):
-    """A request as the caller wrote it."""
+    """A request as the caller wrote it, and who asks."""
 
     connector: str
     resource_type: str | None
     resource_id: str | None
     access: Access
     ttl: timedelta | None
+    consumer: str
 
 
-class Resolved(NamedTuple):
+Asked = tuple[str, str | None, str | None, Access, timedelta | None, str]
+"""A `Wish` as it is looked up: a plain tuple is made in a third of the time."""
+
+
+class Hit(NamedTuple):
+    """What is at hand for a wish, on record as handed to who asks, and the reply that it makes."""
+
+    entry: Entry
+    reply: Issued
+    use: tuple[str, str]
+    """The lease and the consumer, as they are counted."""
+
+
+class Resolved:
     """What a wish comes to: under what its credentials are kept, what the reply says, and when the connector ends."""
 
-    key: Key
-    note: str | None
-    """What became of the wished ttl."""
-    connector: str
-    """Its name now, which may have changed since they were issued."""
-    expires_at: datetime | None
-    expires_skew: timedelta
+    def __init__(self, key: Key, note: str | None, connector: Connector) -> None:
+        """Take the key, what became of the wished ttl, and the connector, whose name may change."""
+        self.key = key
+        self.note = note
+        self.connector = connector.name
+        self.ends = connector.expires_at and connector.expires_at - connector.expires_skew  # as `Connector.expired`
+        self.hit: Hit | None = None
 
 
 class Issuer:
@@ -67,7 +87,8 @@ class Issuer:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._resolved: dict[tuple[Wish, str], Resolved] = {}
+        self._monotonic, self._serve, self._used = desk.clock.monotonic, desk.cache.serve, desk.books.used
+        self._resolved: dict[Asked, Resolved] = {}
         self._handouts = Handouts(desk)
         self._generation = 0
         self._changes = -1
@@ -79,29 +100,33 @@ class Issuer:
         self._resolved.clear()
         self._generation += 1  # what is being resolved now may be of the old connector
 
-    def peek(self, wish: Wish, consumer: str) -> Issued | None:
+    def peek(self, asked: Asked) -> Issued | None:
         """What is at hand and good enough, at once, for who has it already. Safe to call from any thread."""
-        if self._desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
+        if self._monotonic() - self._synced >= SYNC_SECONDS:
             return None
-        known = self._resolved.get((wish, consumer))
-        issued = self._at_hand(known) if known is not None else None
-        if known is None or issued is None or not self._handouts.known(issued, consumer):
+        known = self._resolved.get(asked)
+        if known is None or (known.ends is not None and self._desk.clock.now() >= known.ends):
             return None
-        self._desk.books.used(issued.lease, consumer)
-        return _reply(issued, consumer, known, cached=True)
+        hit = known.hit
+        if hit is None or not hit.entry.kept:
+            hit = self._look(known, asked[-1])
+        if hit is None or not self._serve(known.key, hit.entry):
+            return None
+        self._used(hit.use)
+        return hit.reply
 
-    async def issue(self, wish: Wish, consumer: str, *, unlike: str = "") -> Issued:
+    async def issue(self, wish: Wish, *, unlike: str = "") -> Issued:
         """What is good, or made now by the vendor; `unlike` is a lease that will not do."""
-        desk = self._desk
-        if desk.clock.monotonic() - self._synced >= SYNC_SECONDS:
+        desk, consumer = self._desk, wish.consumer
+        if self._monotonic() - self._synced >= SYNC_SECONDS:
             await self._sync()
-        if not unlike and (issued := self.peek(wish, consumer)):
+        if not unlike and (issued := self.peek(wish)):
             return issued
         generation = self._generation
         connector = await desk.find(wish.connector)
         with doing("issue", connector, wish.resource_id):
             route = desk.registry.route(connector.type)
-            known = self._resolve(connector, route, wish, consumer)
+            known = self._resolve(connector, route, wish)
         key = known.key
         if connector.expired(desk.clock.now()):
             return await self._make(connector, route, key, consumer)  # which refuses, and says so on the bus
@@ -121,69 +146,70 @@ class Issuer:
                 raise
             issued = older
         if issued is not made and not await self._handouts.repeated(issued, consumer):  # it was taken back meanwhile
-            return await self.issue(wish, consumer, unlike=issued.lease)
+            return await self.issue(wish, unlike=issued.lease)
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
-            self._resolved[wish, consumer] = known
+            self._resolved[wish] = known
         return _reply(issued, consumer, known, cached=issued is not made)
 
     async def renew(self, due: Due[Key]) -> None:
         """New credentials in the place of some that end soon.
 
         Raises:
-            MooringError: there are none now; it is told of on the bus, too.
+            MooringError: there are none now; they are due again after a pause. It is told of on the bus, too.
         """
         desk, before = self._desk, due.entry.issued
-        connector = await desk.store.find(due.key.connector_id)
-        if connector is None or fingerprint(connector) != due.key.fingerprint:
-            return  # nobody is given them any more
-        route = desk.registry.route(connector.type)
+        try:
+            connector = await desk.store.find(due.key.connector_id)
+            if connector is None or fingerprint(connector) != due.key.fingerprint:
+                return  # nobody is given them any more
+            route = desk.registry.route(connector.type)
+            make = partial(self._make, connector, route, due.key, before.consumer, before=before)
+            await desk.cache.renew(due, make, share=_shared(connector, route))
+        except MooringError:
+            desk.cache.postpone(due)
+            raise
 
-        async def make() -> Issued:
-            return await self._make(connector, route, due.key, before.consumer, before=before)
-
-        await desk.cache.renew(due, make, share=_shared(connector, route))
-
-    async def explain(self, wish: Wish, consumer: str) -> Explanation:
+    async def explain(self, wish: Wish) -> Explanation:
         """What `issue` would ask of the vendor, without asking."""
         connector = await self._desk.find(wish.connector)
         with doing("explain", connector, wish.resource_id):
             route = self._desk.registry.route(connector.type)
-            key = self._resolve(connector, route, wish, consumer).key
+            key = self._resolve(connector, route, wish).key
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
             config = await self._desk.open_config(connector, route)
             with guard(route, "explain"):
-                return checked(route, "explain", route.explain(config, _request(connector, key, consumer)), Explanation)
+                request = _request(connector, key, wish.consumer)
+                return checked(route, "explain", route.explain(config, request), Explanation)
 
-    def _at_hand(self, known: Resolved) -> Issued | None:
-        ends = known.expires_at
-        if ends is not None and ends - self._desk.clock.now() <= known.expires_skew:  # as `Connector.expired`
+    def _look(self, known: Resolved, consumer: str) -> Hit | None:
+        """What is kept, if it is on record that the consumer has it: remembered, so that the next look is short."""
+        entry = self._desk.cache.at(known.key)
+        if entry is None or not self._handouts.known(entry.issued, consumer):
             return None
-        return self._desk.cache.peek(known.key)
+        reply = _reply(entry.issued, consumer, known, cached=True)
+        known.hit = hit = Hit(entry, reply, (reply.lease, consumer))
+        return hit
 
     async def _sync(self) -> None:
         """See whether anybody has changed the store."""
         async with self._syncing:
-            now = self._desk.clock.monotonic()
+            now = self._monotonic()
             if now - self._synced < SYNC_SECONDS:
                 return
             changes = await self._desk.store.changes()
             if changes != self._changes:
-                self._changes = changes
                 self.forget()
-                await self._drop_withdrawn()
+                withdrawn = await self._desk.books.ledger.leases(states=WITHDRAWN)
+                await self._desk.cache.withdraw(lease.id for lease in withdrawn)
+                self._changes = changes  # now that all of it was seen
             self._synced = now
 
-    async def _drop_withdrawn(self) -> None:
-        """Let go of what was taken back, perhaps by another process."""
-        desk = self._desk
-        withdrawn = await desk.books.ledger.leases(states=("released", "revoking", "revoked", "irrevocable"))
-        for lease in desk.cache.leases() & {one.id for one in withdrawn}:
-            await desk.cache.drop(lease)
-
-    def _resolve(self, connector: Connector, route: Route, wish: Wish, consumer: str) -> Resolved:
+    def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
+        if not wish.consumer.isprintable():  # which text that is not Unicode is neither
+            raise InvalidConfig("a consumer's name is printable text in UTF-8", field="consumer")
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
         if wish.ttl is not None and (not isinstance(wish.ttl, timedelta) or wish.ttl <= timedelta(0)):
@@ -203,9 +229,8 @@ class Issuer:
             )
         method = route.auth_method(connector.auth_method)
         self._desk.permit(method)
-        key = _key(connector, method, target, wish, consumer)
-        note = _note(method, wish.ttl or connector.ttl, key.ttl)
-        return Resolved(key, note, connector.name, connector.expires_at, connector.expires_skew)
+        key = _key(connector, method, target, wish)
+        return Resolved(key, _note(method, wish.ttl or connector.ttl, key.ttl), connector)
 
     async def _make(
         self, connector: Connector, route: Route, key: Key, consumer: str, *, before: Issued | None = None
@@ -215,7 +240,9 @@ class Issuer:
             with doing("issue", connector, key.resource_id):
                 return await self._ask(connector, route, key, consumer, before)
         except MooringError as error:
-            await self._handouts.failed(connector, key, consumer, error, before)
+            asked = not isinstance(error, Unreachable) or error.asked
+            if asked or before is None:  # that nobody was asked to renew is no news
+                await self._handouts.failed(connector, key, consumer, error, before)
             raise
 
     async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str, before: Issued | None) -> Issued:
@@ -247,7 +274,8 @@ class Issuer:
                 credentials=credentials,
                 lease=undoing.lease,
             )
-            await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
+            with anyio.CancelScope(shield=True):  # on record and kept, or neither
+                await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
             failed = False
             return issued
         finally:
@@ -294,7 +322,7 @@ def fingerprint(connector: Connector) -> str:
     return hashlib.sha256(msgspec.json.encode((bound(connector), sealed))).hexdigest()
 
 
-def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish, consumer: str) -> Key:
+def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish) -> Key:
     ttl = method.lifetime.clamp(wish.ttl or connector.ttl) if method.lifetime else None
     return Key(
         connector_id=connector.id,
@@ -303,7 +331,7 @@ def _key(connector: Connector, method: AuthMethod, target: Target, wish: Wish, c
         resource_id=target.resource_id,
         access=wish.access,
         ttl=ttl,
-        consumer=consumer if method.revocable else None,
+        consumer=wish.consumer if method.revocable else None,
     )
 
 

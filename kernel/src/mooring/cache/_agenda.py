@@ -15,6 +15,8 @@ K = TypeVar("K")
 
 JUMP = 5.0
 """By how many seconds one clock may get ahead of the other before every entry is looked at again."""
+STALE = 1000
+"""How many entries that were replaced the heap may hold, beside as many as there are good ones."""
 
 
 class Due(NamedTuple, Generic[K]):
@@ -45,26 +47,33 @@ class Agenda(Generic[K]):
         self._asked.append(Due(key, entry))
 
     def due(self, entries: Mapping[K, Entry]) -> Iterable[Due[K]]:
-        """Those to renew now, each once. What is not in `entries` any more is passed over."""
-        drift = self._measure()
-        if abs(drift - self._drift) > JUMP:
-            self._heap.clear()
-            for key, entry in entries.items():
-                self.add(key, entry)
-        self._drift = drift
+        """Those to renew now; after a jump of a clock perhaps once more. What is not kept any more is passed over."""
+        self._look_again(entries)
         while self._asked:
             due = self._asked.popleft()
-            if entries.get(due.key) is due.entry:
+            if due.entry.kept:
                 yield due
         now = self._clock.monotonic()
         while self._heap and self._heap[0][0] <= now:
             _, _, key, entry = heapq.heappop(self._heap)
-            if entries.get(key) is not entry:
+            if not entry.kept:
                 continue
             if entry.used:
                 yield Due(key, entry)
             else:
                 entry.parked = True
+
+    def _look_again(self, entries: Mapping[K, Entry]) -> None:
+        """Begin anew after a jump, and leave out what is not kept before that is most of it."""
+        drift = self._measure()
+        if abs(drift - self._drift) > JUMP:
+            self._drift = drift
+            self._heap.clear()
+            for key, entry in entries.items():
+                self.add(key, entry)
+        elif len(self._heap) > 2 * len(entries) + STALE:
+            self._heap = [item for item in self._heap if item[-1].kept]
+            heapq.heapify(self._heap)
 
     def _measure(self) -> float:
         return self._clock.now().timestamp() - self._clock.monotonic()

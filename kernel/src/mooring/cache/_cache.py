@@ -5,10 +5,12 @@ Single flight is a lock per key and a second look: when the first caller is canc
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
+from itertools import islice
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -20,6 +22,9 @@ from mooring.cache._failures import Failures
 from mooring.credentials import Issued
 from mooring.errors import MooringError
 from mooring.types import Access, Clock, Struct
+
+SLACK = timedelta(seconds=5)
+"""By how much another process's clock may seem ahead."""
 
 
 class Key(Struct):
@@ -68,7 +73,7 @@ class Cache:
         clock: Clock,
         shelf: Shelf | None = None,
         *,
-        max_entries: int = 10_000,
+        max_entries: int = 50_000,
         renewing: bool = False,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -82,6 +87,7 @@ class Cache:
             jitter: gives numbers from 0 to 1.
         """
         self._clock = clock
+        self._now, self._monotonic = clock.now, clock.monotonic
         self._shelf = shelf
         self._max_entries = max_entries
         self._renewing = renewing
@@ -90,16 +96,25 @@ class Cache:
         self._locks: WeakValueDictionary[Key, anyio.Lock] = WeakValueDictionary()
         self._failures: Failures[Key] = Failures(clock, jitter)
         self._agenda: Agenda[Key] = Agenda(clock)
+        self._withdrawn: set[str] = set()
+
+    def at(self, key: Key) -> Entry | None:
+        """What is kept, good or not. Safe to call from any thread."""
+        return self._entries.get(key)
+
+    def serve(self, key: Key, entry: Entry) -> bool:
+        """Whether this may be given to somebody now, which then counts as used. Safe to call from any thread."""
+        if not entry.kept or self._monotonic() >= entry.until_monotonic or self._now() >= entry.until:
+            return False
+        entry.used = True
+        if entry.parked:
+            self._agenda.ask(key, entry)
+        return True
 
     def peek(self, key: Key) -> Issued | None:
         """What is at hand and good enough, at once: no lock, no wait. Safe to call from any thread."""
         entry = self._entries.get(key)
-        if entry is None or (age := entry.age) >= (entry.wait_after if self._renewing else entry.renew_after):
-            return None
-        entry.used = True
-        if entry.parked and age >= entry.renew_after:
-            self._agenda.ask(key, entry)
-        return entry.issued
+        return entry.issued if entry is not None and self.serve(key, entry) else None
 
     def valid(self, key: Key) -> Issued | None:
         """What is at hand and has not ended, even if it should be renewed."""
@@ -135,21 +150,16 @@ class Cache:
         """Have new credentials in the place of these, if they are kept still, and nobody has new ones already.
 
         Raises:
-            MooringError: they cannot be had now; they are due again after a pause.
+            MooringError: they cannot be had now; see `postpone`.
         """
-        now, lease = self._clock.monotonic(), due.entry.issued.lease
-        if self._entries.get(due.key) is not due.entry:
-            return
-        try:
-            await self._renewed(due.key, make, share=share, unlike=lease, asked=now)
-        except MooringError:
-            if self._entries.get(due.key) is due.entry and due.entry.valid:
-                self._agenda.add(due.key, due.entry, not_before=max(self._failures.pause(due.key), 1.0))
-            raise
+        if due.entry.kept:
+            lease, asked = due.entry.issued.lease, self._clock.monotonic()
+            await self._renewed(due.key, make, share=share, unlike=lease, asked=asked)
 
-    def leases(self) -> set[str]:
-        """The leases of what is kept."""
-        return {entry.issued.lease for entry in self._entries.values()}
+    def postpone(self, due: Due[Key]) -> None:
+        """Have them due again after a pause."""
+        if due.entry.kept and due.entry.valid:
+            self._agenda.add(due.key, due.entry, not_before=max(self._failures.pause(due.key), 1.0))
 
     def due(self) -> Iterable[Due[Key]]:
         """What is to be renewed now, each entry once: its window is open, and somebody has used it."""
@@ -158,15 +168,22 @@ class Cache:
     async def forget(self, connector_id: str) -> None:
         """Drop what is kept for a connector, here at once, then on the shelf."""
         for key in [key for key in self._entries if key.connector_id == connector_id]:
-            self._entries.pop(key, None)
+            self._let_go(key)
         if self._shelf:
             with anyio.CancelScope(shield=True):  # it removes a few files and waits for nobody
                 await self._shelf.forget(connector_id)
 
+    async def withdraw(self, leases: Iterable[str]) -> None:
+        """Serve none of these leases: all that were taken back, whoever did it. The shelf's are taken no more."""
+        self._withdrawn = set(leases)
+        for lease in self._withdrawn & {entry.issued.lease for entry in self._entries.values()}:
+            await self.drop(lease)
+
     async def drop(self, lease: str) -> None:
         """Drop the credentials of one lease, here at once, then on the shelf."""
+        self._withdrawn.add(lease)
         for key in [key for key, entry in self._entries.items() if entry.issued.lease == lease]:
-            self._entries.pop(key, None)
+            self._let_go(key)
             if self._shelf:
                 with anyio.CancelScope(shield=True):  # as above
                     await self._shelf.drop(key)
@@ -196,32 +213,43 @@ class Cache:
                     self._failures.note(key, error)
                     raise
                 self._failures.forget(key)
+                self._keep(key, self._entry(key, made))  # first: a caller that is cancelled must not cost another call
                 if shelf and made.expires_at is not None:
                     await shelf.put(key, made)
-                return self._keep(key, Entry(made, self._clock, ttl=key.ttl, jitter=self._jitter()))
+                return made
 
     async def _take(self, shelf: Shelf, key: Key, unlike: str) -> Issued | None:
-        """What lies on the shelf, if it will do; what is valid at least is kept for a time of need."""
-        found = await shelf.get(key)
-        if found is None or (unlike and found.lease == unlike):
-            return None
-        entry = Entry(found, self._clock, ttl=key.ttl, jitter=self._jitter())
-        if entry.age < entry.renew_after:
-            return self._keep(key, entry)
-        if entry.valid and self.valid(key) is None:
-            self._keep(key, entry)
-        return None
+        """What lies on the shelf, if it will do; what is valid at least is kept for a time of need.
 
-    def _keep(self, key: Key, entry: Entry) -> Issued:
-        self._entries.pop(key, None)
+        It will not do if it was withdrawn, if it ends before what is kept here (the vendor may have refused it), or if
+        it lies in the future: the clock was put back since, and nobody knows how old it is.
+        """
+        found = await shelf.get(key)
+        if found is None or found.lease in (unlike, "") or found.lease in self._withdrawn:
+            return None
+        kept, entry = self._entries.get(key), self._entry(key, found)
+        if found.issued_at > self._clock.now() + SLACK or (kept is not None and _ends(kept) > _ends(entry)):
+            return None
+        if entry.age < entry.renew_after or (entry.valid and self.valid(key) is None):
+            self._keep(key, entry)
+        return found if entry.age < entry.renew_after else None
+
+    def _entry(self, key: Key, issued: Issued) -> Entry:
+        return Entry(issued, self._clock, ttl=key.ttl, jitter=self._jitter(), renewing=self._renewing)
+
+    def _keep(self, key: Key, entry: Entry) -> None:
+        self._let_go(key)
         if len(self._entries) >= self._max_entries:
             gone = [key for key, entry in self._entries.items() if not entry.valid]
-            for stale in gone or [next(iter(self._entries))]:
-                self._entries.pop(stale, None)
+            for stale in gone or list(islice(self._entries, max(1, self._max_entries // 16))):
+                self._let_go(stale)
         self._entries[key] = entry
         if self._renewing:
             self._agenda.add(key, entry)
-        return entry.issued
+
+    def _let_go(self, key: Key) -> None:
+        if entry := self._entries.pop(key, None):
+            entry.kept = False
 
     @asynccontextmanager
     async def _alone(self, key: Key) -> AsyncGenerator[None, None]:
@@ -230,3 +258,8 @@ class Cache:
             lock = self._locks[key] = anyio.Lock()
         async with lock:
             yield
+
+
+def _ends(entry: Entry) -> float:
+    ends = entry.issued.expires_at
+    return ends.timestamp() if ends is not None else math.inf

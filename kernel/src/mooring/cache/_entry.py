@@ -29,9 +29,30 @@ LAST_FRACTION = 1 / 12
 class Entry:
     """Issued credentials as a cache keeps them. All spans are seconds since they were asked for."""
 
-    __slots__ = ("_began", "_clock", "_started", "ends_after", "issued", "parked", "renew_after", "used", "wait_after")
+    __slots__ = (
+        "_began",
+        "_clock",
+        "_started",
+        "ends_after",
+        "issued",
+        "kept",
+        "parked",
+        "renew_after",
+        "until",
+        "until_monotonic",
+        "used",
+        "wait_after",
+    )
 
-    def __init__(self, issued: Issued, clock: Clock, *, ttl: timedelta | None = None, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        issued: Issued,
+        clock: Clock,
+        *,
+        ttl: timedelta | None = None,
+        jitter: float = 0.0,
+        renewing: bool = True,
+    ) -> None:
         """Keep credentials that have arrived now.
 
         Args:
@@ -39,24 +60,30 @@ class Entry:
             clock: the machine's clocks.
             ttl: what was asked for.
             jitter: how much of `JITTER` is taken, from 0 to 1.
+            renewing: whether somebody renews them in the background.
         """
         self.issued = issued
-        self._clock = clock
-        self._began = issued.issued_at
-        self._started = clock.monotonic() - max((clock.now() - issued.issued_at).total_seconds(), 0.0)
+        self.kept = True
+        """Whether it is in the cache still."""
         self.used = False
         """Whether anybody was given them since they were made."""
         self.parked = False
         """Whether the window is open and nobody has asked since: they are renewed when somebody does."""
-        if issued.expires_at is None:  # without an end: looked at again now and then
+        self._clock = clock
+        self._began = issued.issued_at
+        self._started = clock.monotonic() - max((clock.now() - issued.issued_at).total_seconds(), 0.0)
+        if issued.expires_at is None:  # looked at again now and then
             self.ends_after = math.inf
-            self.renew_after = self.wait_after = WINDOW
-            return
-        life = (issued.expires_at - issued.issued_at).total_seconds()
-        self.ends_after = min(life, ttl.total_seconds()) if ttl is not None else life
-        opens = max(self.ends_after * WINDOW_FRACTION, self.ends_after - WINDOW)
-        self.renew_after = opens - jitter * JITTER * self.ends_after
-        self.wait_after = self.ends_after - min(LAST, self.ends_after * LAST_FRACTION)
+            self.wait_after, opens, length = 2 * WINDOW, WINDOW, WINDOW
+        else:
+            length = (issued.expires_at - issued.issued_at).total_seconds()
+            length = self.ends_after = min(length, ttl.total_seconds()) if ttl is not None else length
+            self.wait_after = length - min(LAST, length * LAST_FRACTION)
+            opens = max(length * WINDOW_FRACTION, length - WINDOW)
+        self.renew_after = opens - jitter * JITTER * length
+        good = self.wait_after if renewing else self.renew_after
+        self.until, self.until_monotonic = self._began + timedelta(seconds=good), self._started + good
+        """By each of the clocks: until when they are served without waiting. Kept, as it is looked at in every read."""
 
     @property
     def age(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Generic, NamedTuple, TypeVar
 
-from mooring.errors import MooringError, StoreError, VaultError
+from mooring.errors import ConnectorExpired, MooringError, StoreError, Unreachable, VaultError
 from mooring.types import Clock
 
 K = TypeVar("K")
@@ -16,6 +16,8 @@ FIRST = 1.0
 LONGEST = 60.0
 LONGEST_REFUSAL = 5.0
 """After a refusal that will not pass by itself: whoever has mended it shall not have to wait."""
+LONG_AGO = 600.0
+"""A failure that has been over for longer says nothing of the next one."""
 MOST = 10_000
 
 
@@ -38,18 +40,25 @@ class Failures(Generic[K]):
         self._failures: dict[K, Failure] = {}
 
     def note(self, key: K, error: MooringError) -> None:
-        """Remember that a vendor could not be asked, or said no; what is wrong on our side is not the vendor's."""
-        if isinstance(error, (StoreError, VaultError)):
-            return
-        now = self._clock.monotonic()
-        count = self._failures[key].times + 1 if key in self._failures else 1
-        longest = min(FIRST * 2 ** min(count, 16), LONGEST if error.retryable else LONGEST_REFUSAL)
-        pause = self._random() * longest
-        if error.retry_after is not None:
-            pause = max(pause, error.retry_after.total_seconds())
-        if key not in self._failures and len(self._failures) >= MOST:
+        """Remember that a vendor could not be asked, or said no.
+
+        What is wrong on our side is shared by who waits, and makes nobody pause. What nobody was asked for, since a
+        breaker is open, is not one failure more.
+        """
+        now, last = self._clock.monotonic(), self._failures.pop(key, None)
+        count = last.times if last is not None and now < last.until + LONG_AGO else 0
+        said = error.retry_after.total_seconds() if error.retry_after is not None else 0.0
+        if isinstance(error, (StoreError, VaultError, ConnectorExpired)):
+            pause = 0.0
+        elif isinstance(error, Unreachable) and not error.asked:
+            pause = said
+        else:
+            count += 1
+            longest = min(FIRST * 2 ** min(count, 16), LONGEST if error.retryable else LONGEST_REFUSAL)
+            pause = max(self._random() * longest, said)
+        if len(self._failures) >= MOST:
             self._failures.pop(next(iter(self._failures)))
-        self._failures[key] = Failure(_bare(error), count, now, now + pause)
+        self._failures[key] = Failure(_bare(error), count, now, now + min(pause, LONGEST))
 
     def recall(self, key: K, asked: float) -> MooringError | None:
         """The error to give instead of another try: to who asked before it came, and until its pause is over."""
