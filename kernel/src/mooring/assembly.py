@@ -123,6 +123,7 @@ async def open_broker(
     consumer: str | None = None,
     share_cache: bool = True,
     refresh: bool = True,
+    sweep: bool = True,
     journal: bool = False,
     opened: Callable[[Iterable[Secret]], None] | None = None,
 ) -> AsyncGenerator[Broker, None]:
@@ -140,6 +141,7 @@ async def open_broker(
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
         refresh: whether what is in use is renewed in the background; else by who asks next.
+        sweep: whether what is due is removed at its vendor, and leases are seen to end; not for who only looks.
         journal: whether every event becomes a line of structlog.
         opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
 
@@ -181,9 +183,10 @@ async def open_broker(
         bus.spawn("books", books.run)
         if refresh:
             bus.spawn("refresher", Refresher(clock, desk.cache.due, broker.refresh).run)
-        sweeper = Sweeper(desk)
-        bus.spawn("sweeper", sweeper.run)
-        stack.push_async_callback(sweeper.settle)
+        if sweep:
+            sweeper = Sweeper(desk)
+            bus.spawn("sweeper", sweeper.run)
+            stack.push_async_callback(sweeper.settle)
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
         for name, call in system.calls("subscribe", bus=bus):
