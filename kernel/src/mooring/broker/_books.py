@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -39,11 +39,15 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
+    def __init__(
+        self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, masked: Callable[[str], str] | None = None
+    ) -> None:
+        """Write into this ledger, the words of vendors as `masked` gives them."""
         self.ledger = ledger
         self._vault = vault
         self._clock = clock
         self._bus = bus
+        self._masked = masked or str
         self._pending: list[_Ticket] = []
         self._writing = anyio.Lock()
         self._later: list[Logged] = []
@@ -63,11 +67,11 @@ class Books:
             StoreError: nothing of it was written.
         """
         entries = Entries(
-            leases=tuple(leases),
+            leases=tuple(msgspec.structs.replace(one, error=self._masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
             audit=tuple(audit),
-            events=tuple(map(logged, events)),
+            events=tuple(map(self._logged, events)),
         )
         ticket = _Ticket(entries)
         self._pending.append(ticket)
@@ -81,7 +85,7 @@ class Books:
 
     def tell(self, event: Event) -> None:
         """Publish an event now, and write it within a second."""
-        self._later.append(logged(event))
+        self._later.append(self._logged(event))
         self._bus.publish(event)
 
     def used(self, lease: str, consumer: str) -> None:
@@ -124,6 +128,12 @@ class Books:
         """Write what is left when the broker closes."""
         with suppress(StoreError):
             await self.flush()
+
+    def _logged(self, event: Event) -> Logged:
+        found = logged(event)
+        if message := found.body.get("message"):
+            found.body["message"] = self._masked(message)
+        return found
 
     async def _commit(self) -> None:
         tickets, self._pending = self._pending, []

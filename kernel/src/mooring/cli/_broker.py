@@ -50,7 +50,11 @@ def opening(
     settings = settings_from()
     places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
     needed = any("://" in (place or "") for place in places)
-    options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
+    options: dict[str, Any] = {
+        "settings": settings,
+        "opened": lambda secrets: run.mask.learn(*secrets),
+        "masked": lambda text: run.mask(text) if text else text,
+    }
     return open_broker(**options, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None)
 
 
