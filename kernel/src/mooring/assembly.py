@@ -118,8 +118,10 @@ async def open_broker(
     consumer: str | None = None,
     share_cache: bool = True,
     refresh: bool = True,
+    sweep: bool = True,
     journal: bool = False,
     opened: Callable[[Iterable[Secret]], None] | None = None,
+    masked: Callable[[str], str] | None = None,
 ) -> AsyncGenerator[Broker, None]:
     """A broker, for as long as the context lives.
 
@@ -135,8 +137,10 @@ async def open_broker(
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
         refresh: whether what is in use is renewed in the background; else by who asks next.
+        sweep: whether what is due is removed at its vendor, and leases are seen to end; not for who only looks.
         journal: whether every event becomes a line of structlog.
         opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
+        masked: gives a vendor's words without them, as they are written into the event log and into leases.
 
     Raises:
         StoreError: the store cannot be used.
@@ -154,7 +158,7 @@ async def open_broker(
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
-        books = Books(store.ledger, vault, clock, bus)
+        books = Books(store.ledger, vault, clock, bus, masked)
         last.push_async_callback(books.settle)  # when all that runs beside has ended
         desk = Desk(
             registry=registry,
@@ -176,9 +180,10 @@ async def open_broker(
         bus.spawn("books", books.run)
         if refresh:
             bus.spawn("refresher", Refresher(desk.cache.due, broker.refresh, bus.spawn).run)
-        sweeper = Sweeper(desk)
-        bus.spawn("sweeper", sweeper.run)
-        stack.push_async_callback(sweeper.settle)
+        if sweep:
+            sweeper = Sweeper(desk)
+            bus.spawn("sweeper", sweeper.run)
+            stack.push_async_callback(sweeper.settle)
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
         for name, call in system.calls("subscribe", bus=bus):

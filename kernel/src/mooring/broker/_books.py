@@ -45,11 +45,15 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
+    def __init__(
+        self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, masked: Callable[[str], str] | None = None
+    ) -> None:
+        """Write into this ledger, the words of vendors as `masked` gives them."""
         self.ledger = ledger
         self._vault = vault
         self._clock = clock
         self._bus = bus
+        self._masked = masked or str
         self._pending: list[_Ticket] = []
         self._writing = anyio.Lock()
         self._later: deque[Logged | AuditEntry] = deque()
@@ -75,11 +79,11 @@ class Books:
             InvalidConfig: nothing was, since it holds text that is not Unicode.
         """
         entries = Entries(
-            leases=tuple(leases),
+            leases=tuple(msgspec.structs.replace(one, error=self._masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
             audit=tuple(audit),
-            events=tuple(map(logged, events)),
+            events=tuple(map(self._logged, events)),
         )
         await self._post(entries)
         for event in events:
@@ -87,7 +91,7 @@ class Books:
 
     def tell(self, event: Event, *audit: AuditEntry) -> None:
         """Publish an event now, and write it, and what belongs to it in the audit log, within a second."""
-        self._wait_for_a_second(logged(event), *audit)
+        self._wait_for_a_second(self._logged(event), *audit)
         self._bus.publish(event)
 
     def note(self, *audit: AuditEntry) -> None:
@@ -163,6 +167,12 @@ class Books:
                 self._pending.remove(ticket)
         if ticket.error is not None:
             raise copy.copy(ticket.error).with_traceback(None)
+
+    def _logged(self, event: Event) -> Logged:
+        found = logged(event)
+        if message := found.body.get("message"):
+            found.body["message"] = self._masked(message)
+        return found
 
     async def _commit(self) -> None:
         """Write what is pending, for all who wait; whatever happens, each is told."""

@@ -45,13 +45,21 @@ async def select(
     consumer: str | None = None,
     states: Iterable[LeaseState] | None = LIVE,
 ) -> Sequence[Lease]:
-    """Leases that match all filters. Those whose end has come are left out of the live ones."""
+    """Leases that match all filters. Those whose end has come are expired, also if nobody has written that down yet."""
     connector_id = None if connector is None else await _connector_id(desk, connector)
+    wanted = None if states is None else set(states)
+    stored = wanted if wanted is None or "expired" not in wanted else {*wanted, *LIVE}
     found = await desk.books.ledger.leases(
-        connector_id=connector_id, resource=resource, consumer=consumer, states=states
+        connector_id=connector_id, resource=resource, consumer=consumer, states=stored
     )
     now = desk.clock.now()
-    return [one for one in found if one.state not in LIVE or one.expires_at is None or one.expires_at > now]
+    seen = [
+        msgspec.structs.replace(one, state="expired")
+        if one.state in LIVE and one.expires_at is not None and one.expires_at <= now
+        else one
+        for one in found
+    ]
+    return [one for one in seen if wanted is None or one.state in wanted]
 
 
 async def ended(desk: Desk, lease: str, error: MooringError | None = None) -> None:
