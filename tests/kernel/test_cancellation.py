@@ -22,7 +22,7 @@ import pytest
 import mooring as m
 from mooring import blocking
 from mooring.assembly import Settings
-from mooring.cache import Cache, Key
+from mooring.cache import Cache, Due, Key
 from mooring.events import Event
 from mooring.http import open_http
 from mooring.store import MemoryStore, open_sqlite
@@ -136,6 +136,30 @@ async def delete(broker: m.Broker) -> None:
     await broker.delete(name)
 
 
+async def lease(broker: m.Broker) -> None:
+    await broker.lease((await broker.issue("mine", **A)).lease)
+
+
+async def renew(broker: m.Broker) -> None:
+    await broker.renew((await broker.issue("mine", **A)).lease)
+
+
+async def revoke(broker: m.Broker) -> None:
+    await broker.issue("mine", **A)
+    await broker.revoke(connector="mine")
+
+
+async def refresh(broker: m.Broker) -> None:
+    await broker.issue("mine", **A)
+    for key, entry in list(broker._desk.cache._entries.items()):
+        await broker.refresh(Due(key, entry))
+
+
+async def audit(broker: m.Broker) -> None:
+    async for _ in broker.audit():
+        pass
+
+
 numbers = itertools.count()
 VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "register": lambda broker: broker.register(f"c{next(numbers)}", type="fake", auth_method="key"),
@@ -153,6 +177,16 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "sweep": lambda broker: broker.sweep(),
     "client": client,
     "subscribe": subscribe,
+    "lease": lease,
+    "leases": lambda broker: broker.leases(connector="mine", states=None),
+    "renew": renew,
+    "revoke": revoke,
+    "refresh": refresh,
+    "audit": audit,
+    "verify_audit": lambda broker: broker.verify_audit(),
+    "trace": lambda broker: broker.trace(m.Secret("here-1")),
+    "logged": lambda broker: broker.logged(after=0),
+    "last_event": lambda broker: broker.last_event(),
 }
 
 

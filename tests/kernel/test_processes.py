@@ -37,7 +37,7 @@ import msgspec
 import mooring as m
 import mooring.shelf
 from mooring.assembly import Settings, SystemClock, open_broker
-from mooring.errors import MooringError, NameTaken, StoreConflict, UnknownConnector
+from mooring.errors import MooringError, NameTaken, StoreConflict, StoreUnavailable, UnknownConnector
 from mooring.store import open_sqlite
 from mooring.testing import Fake, ManualClock
 
@@ -338,18 +338,23 @@ async def main():
             (HOME / "big").write_bytes(b"x" * 100)
         except OSError as error:
             say(full=error.errno == errno.EFBIG)
-        for _ in range(2):
-            issued = await broker.issue("mine", **A)
-            say(token=issued.credentials.token.reveal().partition("-")[0], cached=issued.cached)
+        try:
+            await broker.issue("mine", **A)
+        except StoreUnavailable as error:
+            say(refused=error.message)
+        say(names=[one.name for one in await broker.list()])
+        say(identity=(await broker.verify("mine")).subject)
 anyio.run(main)
 """
 
 
-def test_a_disk_that_takes_no_more_is_no_reason_to_fail(home: Path) -> None:
+def test_where_a_disk_takes_no_more_nothing_is_handed_out_unrecorded_and_all_else_goes_on(home: Path) -> None:
     with processes(1, FULL, home) as (one,):
         said = one.ends()
 
-    assert said == [{"full": True}, {"token": "here", "cached": False}, {"token": "here", "cached": True}]
+    assert said[0] == {"full": True}
+    assert said[1]["refused"].startswith("credentials that cannot be recorded are not handed out: the store ")
+    assert said[2:] == [{"names": ["mine"]}, {"identity": "here"}]
     assert kinds(home) == {}
 
 

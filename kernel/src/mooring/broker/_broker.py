@@ -501,6 +501,7 @@ class Broker:
             UnknownLease: there is none of that id.
             InvalidConfig: nothing says which.
         """
+        desk = self._desk
         if lease is not None:
             found: Sequence[Lease] = [await self.lease(lease)]
             if consumer is not None and all(one.consumer != consumer for one in found[0].holders):
@@ -510,7 +511,7 @@ class Broker:
         else:
             found = await self.leases(connector=connector, resource=resource, consumer=consumer)
         live = [one for one in found if one.state in LIVE]
-        return await _revoke.revoke(self._desk, live, consumer=consumer, role_wide=role_wide)
+        return await _revoke.revoke(desk, live, consumer=consumer, role_wide=role_wide)
 
     async def refresh(self, due: Due[Key]) -> None:
         """Renew what the cache says is due; called by the refresher."""
