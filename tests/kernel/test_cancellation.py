@@ -25,7 +25,7 @@ from mooring.assembly import Settings
 from mooring.cache import Cache, Due, Key
 from mooring.events import Event
 from mooring.http import open_http
-from mooring.store import MemoryStore, open_sqlite
+from mooring.store import Ledger, MemoryStore, open_sqlite
 from mooring.testing import ExampleSystem, Fake, FakeConfig, ManualClock, memory_broker
 from mooring.vault import Vault, parse_keys
 
@@ -39,12 +39,30 @@ class PausingStore(MemoryStore):
 
     def __getattribute__(self, name):
         method = super().__getattribute__(name)
+        if name == "ledger":
+            return PausingLedger(method)
         if name not in ("add", "find", "list", "replace", "delete", "changes", "put_undo", "drop_undo", "undos"):
             return method
 
         async def pausing(*args, **kwargs):
             await pause()
             result = await method(*args, **kwargs)
+            await pause()
+            return result
+
+        return pausing
+
+
+class PausingLedger:
+    """The same of what is written down."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name):
+        async def pausing(*args, **kwargs):
+            await pause()
+            result = await getattr(self._ledger, name)(*args, **kwargs)
             await pause()
             return result
 

@@ -303,7 +303,7 @@ def _log(connection: sqlite3.Connection, event: Logged) -> None:
     values = (_text(event.at), event.event, readable(event.connector_id), body)
     cursor = connection.execute("INSERT INTO events (at, event, connector_id, body) VALUES (?, ?, ?, ?)", values)
     seq = cursor.lastrowid or 0
-    if seq > MOST_EVENTS and not seq % EVENTS_AT_ONCE:
+    if seq >= MOST_EVENTS and not seq % EVENTS_AT_ONCE:
         connection.execute("DELETE FROM events WHERE seq <= ?", (seq - MOST_EVENTS + EVENTS_AT_ONCE,))
 
 
