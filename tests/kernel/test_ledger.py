@@ -11,7 +11,7 @@ import pytest
 
 from mooring.errors import InvalidConfig, StoreConflict, StoreCorrupt
 from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
-from mooring.store import FIRST_LINK, Ledger, MemoryStore, _ledger, link, open_sqlite, seal_text
+from mooring.store import FIRST_LINK, Ledger, MemoryStore, _ledger, _memory_ledger, link, open_sqlite, seal_text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 NOW, HOUR = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), timedelta(hours=1)
@@ -154,10 +154,7 @@ async def test_the_chain_links_every_entry_to_the_one_before_and_its_end_is_sign
 async def test_events_have_numbers_without_gaps_and_the_oldest_go(ledger: Ledger, monkeypatch) -> None:
     monkeypatch.setattr(_ledger, "MOST_EVENTS", 50)
     monkeypatch.setattr(_ledger, "EVENTS_AT_ONCE", 10)
-    if isinstance(ledger, _ledger.SqliteLedger):
-        most = 50
-    else:
-        most = 1000
+    most = 50 if isinstance(ledger, _ledger.SqliteLedger) else _memory_ledger.MOST_EVENTS
     for number in range(40):
         await record(ledger, events=tuple(event(3 * number + one) for one in range(3)))
         found = await ledger.events(after=0)

@@ -24,6 +24,8 @@ class MemoryLedger:
         self._sealing: Sealing | None = None
         self._events: deque[Logged] = deque(maxlen=MOST_EVENTS)
         self._last = 0
+        self.withdrawn = 0
+        """How often a lease was taken back."""
 
     async def record(
         self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
@@ -40,6 +42,10 @@ class MemoryLedger:
     def _write(self, entries: Entries) -> MooringError | None:
         if problem := self._problem(entries):
             return problem
+        for lease in entries.leases:
+            known = self._leases.get(lease.id)
+            if known is not None and known.state != lease.state and lease.state not in ("active", "expired"):
+                self.withdrawn += 1
         self._leases.update((lease.id, msgspec.structs.replace(lease, holders=())) for lease in entries.leases)
         for lease_id, holder in (*entries.holders, *entries.uses):
             if lease_id in self._leases:
