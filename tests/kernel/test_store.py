@@ -535,8 +535,10 @@ def inserted(one: Connector) -> list[str]:
     names = "id, name, type, auth_method, created_at, updated_at, settings, labels, description, owner, expires_skew"
     given = ", ".join((*values, values[-1]))
     return [
-        f"INSERT INTO connectors ({names}, allow_unnarrowed, allow_long_lived, version) "
-        f"VALUES ({given}, '{{}}', '{{}}', '', '', 0, 0, 0, 1)"
+        (
+            f"INSERT INTO connectors ({names}, allow_unnarrowed, allow_long_lived, version) "
+            f"VALUES ({given}, '{{}}', '{{}}', '', '', 0, 0, 0, 1)"
+        )
     ]
 
 
