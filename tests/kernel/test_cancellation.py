@@ -22,10 +22,10 @@ import pytest
 import mooring as m
 from mooring import blocking
 from mooring.assembly import Settings
-from mooring.cache import Cache, Key
+from mooring.cache import Cache, Due, Key
 from mooring.events import Event
 from mooring.http import open_http
-from mooring.store import MemoryStore, open_sqlite
+from mooring.store import Ledger, MemoryStore, open_sqlite
 from mooring.testing import ExampleSystem, Fake, FakeConfig, ManualClock, memory_broker
 from mooring.vault import Vault, parse_keys
 
@@ -39,12 +39,30 @@ class PausingStore(MemoryStore):
 
     def __getattribute__(self, name):
         method = super().__getattribute__(name)
+        if name == "ledger":
+            return PausingLedger(method)
         if name not in ("add", "find", "list", "replace", "delete", "changes", "put_undo", "drop_undo", "undos"):
             return method
 
         async def pausing(*args, **kwargs):
             await pause()
             result = await method(*args, **kwargs)
+            await pause()
+            return result
+
+        return pausing
+
+
+class PausingLedger:
+    """The same of what is written down."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name):
+        async def pausing(*args, **kwargs):
+            await pause()
+            result = await getattr(self._ledger, name)(*args, **kwargs)
             await pause()
             return result
 
@@ -136,6 +154,30 @@ async def delete(broker: m.Broker) -> None:
     await broker.delete(name)
 
 
+async def lease(broker: m.Broker) -> None:
+    await broker.lease((await broker.issue("mine", **A)).lease)
+
+
+async def renew(broker: m.Broker) -> None:
+    await broker.renew((await broker.issue("mine", **A)).lease)
+
+
+async def revoke(broker: m.Broker) -> None:
+    await broker.issue("mine", **A)
+    await broker.revoke(connector="mine")
+
+
+async def refresh(broker: m.Broker) -> None:
+    await broker.issue("mine", **A)
+    for key, entry in list(broker._desk.cache._entries.items()):
+        await broker.refresh(Due(key, entry))
+
+
+async def audit(broker: m.Broker) -> None:
+    async for _ in broker.audit():
+        pass
+
+
 numbers = itertools.count()
 VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "register": lambda broker: broker.register(f"c{next(numbers)}", type="fake", auth_method="key"),
@@ -153,6 +195,16 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "sweep": lambda broker: broker.sweep(),
     "client": client,
     "subscribe": subscribe,
+    "lease": lease,
+    "leases": lambda broker: broker.leases(connector="mine", states=None),
+    "renew": renew,
+    "revoke": revoke,
+    "refresh": refresh,
+    "audit": audit,
+    "verify_audit": lambda broker: broker.verify_audit(),
+    "trace": lambda broker: broker.trace(m.Secret("here-1")),
+    "logged": lambda broker: broker.logged(after=0),
+    "last_event": lambda broker: broker.last_event(),
 }
 
 
@@ -178,7 +230,7 @@ def test_every_verb_that_waits_has_a_case():
     methods = {name: method for name, method in vars(m.Broker).items() if not name.startswith("_")}
     waiting = {name for name, method in methods.items() if waits(method)}
     assert waiting == {verb.split()[0] for verb in VERBS} | UPKEEP.keys()
-    assert waiting <= set(vars(blocking.BlockingBroker))
+    assert waiting - {"refresh"} <= set(vars(blocking.BlockingBroker))  # which the refresher alone calls
 
 
 def waits(method) -> bool:

@@ -18,9 +18,11 @@ from mooring.broker import Broker
 from mooring.errors import BrokerClosed, StoreUnavailable
 from mooring.store import open_sqlite
 from mooring.testing import Fake, memory_broker
+from mooring.types import Secret
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 ONE = {"name": "mine", "connector": "mine", "type": "fake", "path": Path("nowhere")}
+ONE |= {"lease": "12345678", "secret": Secret("s"), "after": 0, "due": None}
 
 
 def public(kind: type) -> list[str]:
@@ -42,6 +44,8 @@ async def used(broker: Broker, name: str) -> None:
     if isinstance(result, AbstractAsyncContextManager):
         async with result:
             pass
+    elif inspect.isasyncgen(result):
+        await anext(result)
     elif inspect.isawaitable(result):
         await result
 

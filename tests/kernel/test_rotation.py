@@ -438,6 +438,8 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
+        if name == "ledger":
+            return method
 
         async def call(*args: Any, **options: Any) -> Any:
             await self._step()

@@ -118,8 +118,10 @@ async def open_broker(
     consumer: str | None = None,
     share_cache: bool = True,
     refresh: bool = True,
+    sweep: bool = True,
     journal: bool = False,
     opened: Callable[[Iterable[Secret]], None] | None = None,
+    masked: Callable[[str], str] | None = None,
 ) -> AsyncGenerator[Broker, None]:
     """A broker, for as long as the context lives.
 
@@ -135,8 +137,10 @@ async def open_broker(
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
         refresh: whether what is in use is renewed in the background; else by who asks next.
+        sweep: whether what is due is removed at its vendor, and leases are seen to end; not for who only looks.
         journal: whether every event becomes a line of structlog.
         opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
+        masked: gives a vendor's words without them, as they are written into the event log and into leases.
 
     Raises:
         StoreError: the store cannot be used.
@@ -147,14 +151,15 @@ async def open_broker(
     system = SystemPlugins(system_plugins)
     registry = Registry(plugins)
     vault = vault or open_vault(settings, system)
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as last, AsyncExitStack() as stack:
         if store is None:
-            store = await stack.enter_async_context(_open_store(settings, system))
+            store = await last.enter_async_context(_open_store(settings, system))
         http = await stack.enter_async_context(open_http())
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
-        books = Books(store.ledger, vault, clock, bus)
+        books = Books(store.ledger, vault, clock, bus, masked)
+        last.push_async_callback(books.settle)  # when all that runs beside has ended
         desk = Desk(
             registry=registry,
             store=store,
@@ -172,13 +177,13 @@ async def open_broker(
         )
         broker = Broker(desk)
         stack.callback(broker.close)
-        stack.push_async_callback(books.settle)
         bus.spawn("books", books.run)
         if refresh:
             bus.spawn("refresher", Refresher(desk.cache.due, broker.refresh, bus.spawn).run)
-        sweeper = Sweeper(desk)
-        bus.spawn("sweeper", sweeper.run)
-        stack.push_async_callback(sweeper.settle)
+        if sweep:
+            sweeper = Sweeper(desk)
+            bus.spawn("sweeper", sweeper.run)
+            stack.push_async_callback(sweeper.settle)
         if journal:
             bus.spawn("journal", lambda: keep_journal(bus))
         for name, call in system.calls("subscribe", bus=bus):

@@ -113,12 +113,14 @@ class Logged(Struct):
 
 
 class Entries(Struct):
-    """What one transaction writes."""
+    """What one caller has to write, all of it or nothing."""
 
     leases: tuple[Lease, ...] = ()
-    """New or changed; without holders."""
+    """New or changed; without holders. One that is revoked or expired does not change any more."""
     holders: tuple[tuple[str, Holder], ...] = ()
-    """By lease; `count` is added to what is stored."""
+    """By lease, which must be active; `count` is added to what is stored."""
+    uses: tuple[tuple[str, Holder], ...] = ()
+    """The same of hand-outs that were made; dropped where the lease is known no more."""
     gone: tuple[tuple[str, str], ...] = ()
     """Consumers that are holders of a lease no more."""
     audit: tuple[AuditEntry, ...] = ()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -139,6 +139,7 @@ class Acme:
                 await hang(os.environ["ACME_HANGS"])
             case "late":
                 last_words(token)
+        self.undoing = context.undo
         yield config
 
     @m.hookimpl
@@ -168,9 +169,19 @@ class Acme:
         from datetime import UTC, datetime
 
         ends = datetime.now(UTC) + (request.ttl or HOUR)
+        if "ACME_LIFE" in os.environ:
+            ends = datetime.now(UTC) + timedelta(seconds=float(os.environ["ACME_LIFE"]))
+        if getattr(session, "mode", "ok") in ("revocable", "stubborn"):
+            entry = await self.undoing.begin({"made": str(request.resource_id)})
+            await self.undoing.keep(entry, ends)
         return AcmeCredentials(
             user="robot", password=m.Secret(os.environ.get("ACME_GIVES", "p4ss")), expires_at=ends, narrowed=True
         )
+
+    @m.hookimpl
+    async def undo(self, session: Key | Role, step: Mapping[str, str]) -> None:
+        if getattr(session, "mode", "ok") == "stubborn":
+            raise m.Rejected(quoting(session.token.reveal()))
 
     @m.hookimpl
     async def lift(self, request: m.LiftRequest) -> m.Lifted:

@@ -56,9 +56,12 @@ class Restored(Struct):
 
 async def back_up(desk: Desk, path: Path, version: str) -> BackupNote:
     """Write a sealed backup into a new file: all of the store, as of one moment."""
-    store = _portable(desk)
-    async with alone(desk):
-        return await _back_up(desk, store, path, version)
+    with desk.failing_on_record("back-up"):
+        store = _portable(desk)
+        async with alone(desk):
+            note = await _back_up(desk, store, path, version)
+            await desk.books.write(audit=[desk.entry("back-up")])
+            return note
 
 
 async def _back_up(desk: Desk, store: Portable, path: Path, version: str) -> BackupNote:
@@ -86,6 +89,13 @@ async def restore(desk: Desk, path: Path, version: str, *, replace: bool) -> Res
     No key can be made or removed meanwhile. What is restored is wrapped under the active key, and a key that was
     retired here stays retired.
     """
+    with desk.failing_on_record("restore"):
+        restored = await _restore(desk, path, version, replace=replace)
+        await desk.books.write(audit=[desk.entry("restore")])
+        return restored
+
+
+async def _restore(desk: Desk, path: Path, version: str, *, replace: bool) -> Restored:
     store = _portable(desk)
     async with alone(desk):
         stored = await desk.store.list()

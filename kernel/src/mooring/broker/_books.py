@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from mooring.bus import Bus
-from mooring.errors import MooringError, StoreError, VaultError
-from mooring.events import Event
+from mooring.errors import MooringError, StoreUnavailable, VaultError
+from mooring.events import Event, Lagged
 from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
 from mooring.store import Ledger
 from mooring.types import Clock
 from mooring.vault import Vault
 
 FLUSH_SECONDS = 1.0
+SETTLE_SECONDS = 15.0
+"""How long a broker that closes tries to write what is left."""
+KEY_SECONDS = 10.0
+"""How long the OS keyring may take for the key that signs."""
+MOST_WAITING = 10_000
+"""So many events wait at most while the store is away; of older ones only the number is kept."""
 PURPOSE = "audit"
 
 
@@ -39,15 +45,22 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
+    def __init__(
+        self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, masked: Callable[[str], str] | None = None
+    ) -> None:
+        """Write into this ledger, the words of vendors as `masked` gives them."""
         self.ledger = ledger
         self._vault = vault
         self._clock = clock
         self._bus = bus
+        self._masked = masked or str
         self._pending: list[_Ticket] = []
         self._writing = anyio.Lock()
-        self._later: list[Logged] = []
+        self._later: deque[Logged | AuditEntry] = deque()
+        self._dropped = 0
         self._uses: deque[tuple[str, str]] = deque()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        """Uses that could not be written yet."""
         self.used: Callable[[tuple[str, str]], None] = self._uses.append
         """Count one more hand-out of a lease to a consumer that is a holder already. Safe to call from any thread."""
 
@@ -62,29 +75,34 @@ class Books:
         """Write all of it durably, then publish the events.
 
         Raises:
-            StoreError: nothing of it was written.
+            StoreError: nothing of it was written. `StoreConflict`, because a lease is not any more as it must be.
+            InvalidConfig: nothing was, since it holds text that is not Unicode.
         """
         entries = Entries(
-            leases=tuple(leases),
+            leases=tuple(msgspec.structs.replace(one, error=self._masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
             audit=tuple(audit),
-            events=tuple(map(logged, events)),
+            events=tuple(map(self._logged, events)),
         )
-        ticket = _Ticket(entries)
-        self._pending.append(ticket)
-        async with self._writing:
-            if not ticket.done:
-                await self._commit()
-        if ticket.error is not None:
-            raise copy.copy(ticket.error).with_traceback(None)
+        await self._post(entries)
         for event in events:
             self._bus.publish(event)
 
-    def tell(self, event: Event) -> None:
-        """Publish an event now, and write it within a second."""
-        self._later.append(logged(event))
+    def tell(self, event: Event, *audit: AuditEntry) -> None:
+        """Publish an event now, and write it, and what belongs to it in the audit log, within a second."""
+        self._wait_for_a_second(self._logged(event), *audit)
         self._bus.publish(event)
+
+    def note(self, *audit: AuditEntry) -> None:
+        """Write audit entries within a second."""
+        self._wait_for_a_second(*audit)
+
+    def _wait_for_a_second(self, *entries: Logged | AuditEntry) -> None:
+        self._later.extend(entries)
+        while len(self._later) > MOST_WAITING:
+            self._later.popleft()
+            self._dropped += 1
 
     async def flush(self) -> None:
         """Write what may wait.
@@ -92,62 +110,102 @@ class Books:
         Raises:
             StoreError: it is kept for the next time.
         """
-        counts = Counter(self._uses.popleft() for _ in range(len(self._uses)))
-        events, self._later = self._later, []
-        if not counts and not events:
+        self._counts.update(self._uses.popleft() for _ in range(len(self._uses)))
+        counts, waiting, dropped = self._counts, list(self._later), self._dropped
+        if not counts and not waiting:
             return
+        self._counts, self._dropped = Counter(), 0
+        self._later.clear()
+        written = False
+        try:
+            await self._post(self._entries(counts, waiting, dropped))
+            written = True
+        finally:
+            if not written:  # also when cancelled
+                self._counts.update(counts)
+                self._dropped += dropped
+                self._later.extendleft(reversed(waiting))
+                self._wait_for_a_second()
+
+    def _entries(
+        self, counts: Mapping[tuple[str, str], int], waiting: Iterable[Logged | AuditEntry], dropped: int
+    ) -> Entries:
         now = self._clock.now()
-        holders = tuple(
+        uses = tuple(
             (lease, Holder(consumer=consumer, first_at=now, last_at=now, count=count))
             for (lease, consumer), count in counts.items()
         )
-        ticket = _Ticket(Entries(holders=holders, events=tuple(events)))
-        self._pending.append(ticket)
-        async with self._writing:
-            if not ticket.done:
-                await self._commit()
-        if ticket.error is not None:
-            self._later = events + self._later
-            self._uses.extend(use for use, count in counts.items() for _ in range(count))
-            raise ticket.error
+        events = [one for one in waiting if isinstance(one, Logged)]
+        audit = [one for one in waiting if isinstance(one, AuditEntry)]
+        if dropped:
+            lagged = Logged(seq=0, at=now, event=Lagged.__name__, connector_id="", body={"missed": dropped})
+            events.insert(0, lagged)
+            audit.insert(0, AuditEntry(at=now, action="lose", consumer="", outcome="ok", count=dropped))
+        return Entries(uses=uses, events=tuple(events), audit=tuple(audit))
 
     async def run(self) -> None:
         """Write what may wait, until cancelled."""
         while True:
             await anyio.sleep(FLUSH_SECONDS)
-            with suppress(StoreError):  # who asks for something is told; here it is tried again
+            with suppress(MooringError):  # who asks for something is told; here it is tried again
                 await self.flush()
 
     async def settle(self) -> None:
         """Write what is left when the broker closes."""
-        with suppress(StoreError):
+        with suppress(MooringError), anyio.move_on_after(SETTLE_SECONDS, shield=True):
             await self.flush()
 
+    async def _post(self, entries: Entries) -> None:
+        ticket = _Ticket(entries)
+        self._pending.append(ticket)
+        try:
+            async with self._writing:
+                if not ticket.done:
+                    await self._commit()
+        finally:
+            if not ticket.done and ticket in self._pending:  # cancelled while it waited: nobody shall write it now
+                self._pending.remove(ticket)
+        if ticket.error is not None:
+            raise copy.copy(ticket.error).with_traceback(None)
+
+    def _logged(self, event: Event) -> Logged:
+        found = logged(event)
+        if message := found.body.get("message"):
+            found.body["message"] = self._masked(message)
+        return found
+
     async def _commit(self) -> None:
-        tickets, self._pending = self._pending, []
-        error: MooringError | None = None
-        with anyio.CancelScope(shield=True):  # bounded: see the store
-            try:
-                await self.ledger.record(_merged(tickets), self._sign)
-            except MooringError as problem:
-                error = problem
-        for ticket in tickets:
-            ticket.done, ticket.error = True, error
+        """Write what is pending, for all who wait; whatever happens, each is told."""
+        tickets: list[_Ticket] = []
+        outcomes: Sequence[MooringError | None] = ()
+        error: MooringError = StoreUnavailable("writing to the store was cut short; try again")
+        try:
+            with anyio.CancelScope(shield=True):  # bounded: see the store
+                await self._fetch_key()
+                tickets, self._pending = self._pending, []
+                outcomes = await self.ledger.record([ticket.entries for ticket in tickets], self._sign)
+        except MooringError as problem:
+            error = problem
+        except Exception as problem:  # noqa: BLE001  a store may raise anything, which is not the callers' fault
+            error = StoreUnavailable(f"the store failed with {type(problem).__name__}; run: mooring store check")
+        finally:
+            for number, ticket in enumerate(tickets):
+                ticket.done, ticket.error = True, outcomes[number] if outcomes else error
+
+    async def _fetch_key(self) -> None:
+        """Have the key that signs at hand: the one that is active now, also after another process's rotation."""
+        with suppress(VaultError), anyio.move_on_after(KEY_SECONDS):
+            if self._vault.ring is not None:
+                self._vault.reload()
+            if self._vault.ready() and self._vault.waits():
+                await anyio.to_thread.run_sync(self._vault.fetch, abandon_on_cancel=True)
 
     def _sign(self, message: bytes) -> tuple[str, bytes]:
         """The end of the audit chain, signed; without a signature where there is no key (`audit verify` says so)."""
         try:
-            return self._vault.sign(PURPOSE, message)
+            return ("", b"") if self._vault.waits() else self._vault.sign(PURPOSE, message)
         except VaultError:
             return "", b""
-
-
-def _merged(tickets: Iterable[_Ticket]) -> Entries:
-    fields: dict[str, list[Any]] = {name: [] for name in Entries.__struct_fields__}
-    for ticket in tickets:
-        for name, values in fields.items():
-            values.extend(getattr(ticket.entries, name))
-    return Entries(**{name: tuple(values) for name, values in fields.items()})
 
 
 def logged(event: Event) -> Logged:

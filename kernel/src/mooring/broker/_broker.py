@@ -18,13 +18,13 @@ from mooring.breakers import Breaker
 from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register, _revoke, _undo, _verify
 from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
-from mooring.broker._desk import Desk, guard
+from mooring.broker._desk import DRAFT, Desk, guard
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
 from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, InvalidConfig, RecordDamaged, UnsupportedResource
+from mooring.errors import BrokerClosed, InvalidConfig, NotPermitted, RecordDamaged, UnknownLease, UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
@@ -135,7 +135,7 @@ class Broker:
         """
         now = self._desk.clock.now()
         draft = Connector(
-            id="new",
+            id=DRAFT,
             name=name,
             type=type,
             auth_method=auth_method or "",
@@ -190,7 +190,12 @@ class Broker:
         Raises:
             WrongKey, Tampered: they cannot be opened.
         """
-        return await self._desk.open(await self._desk.find(connector))
+        desk = self._desk
+        found = await desk.find(connector)
+        with desk.failing_on_record("reveal", found):
+            secrets = await desk.open(found)
+            await desk.books.write(audit=[desk.entry("reveal", found)])  # before they leave
+            return secrets
 
     async def list(
         self,
@@ -248,12 +253,18 @@ class Broker:
 
         Raises:
             StoreConflict: somebody else changed or deleted it meanwhile, or since it was read.
+            NotPermitted: a lease could not be taken back; the connector is kept, so that it can be tried again.
             RecordDamaged: its record cannot be read; see `discard`.
         """
         desk, issuer = self._opened()
         found = await desk.as_read(connector)
         if revoke:
-            await self.revoke(connector=found.id)
+            kept = [one for one in await self.revoke(connector=found.id) if one.state in ("revoking", "irrevocable")]
+            if kept:
+                raise NotPermitted(
+                    f"{len(kept)} leases of connector {found.name!r} could not be taken back: {kept[0].error}; it is "
+                    "kept and they are tried again; to delete it all the same, leave out --revoke"
+                )
         try:
             await _register.delete(desk, found)
         finally:
@@ -262,7 +273,11 @@ class Broker:
 
     async def discard(self, connector: str) -> bool:
         """Remove a record that cannot be read, by its exact name or id; whether there was one."""
-        return await self._desk.store.discard(connector)
+        desk = self._desk
+        if not await desk.store.discard(connector):
+            return False
+        await desk.books.write(audit=[msgspec.structs.replace(desk.entry("discard"), connector=connector)])
+        return True
 
     async def verify(
         self, connector: str, *, resource_type: str | None = None, resource_id: str | None = None
@@ -484,14 +499,17 @@ class Broker:
             UnknownLease: there is none of that id.
             InvalidConfig: nothing says which.
         """
+        desk = self._desk
         if lease is not None:
             found: Sequence[Lease] = [await self.lease(lease)]
+            if consumer is not None and all(one.consumer != consumer for one in found[0].holders):
+                raise UnknownLease(f"{consumer!r} holds no lease {found[0].id}; see: mooring lease list")
         elif connector is None and resource is None and consumer is None:
             raise InvalidConfig("name a lease, or a connector, a resource or a consumer whose leases to revoke")
         else:
             found = await self.leases(connector=connector, resource=resource, consumer=consumer)
         live = [one for one in found if one.state in LIVE]
-        return await _revoke.revoke(self._desk, live, consumer=consumer, role_wide=role_wide)
+        return await _revoke.revoke(desk, live, consumer=consumer, role_wide=role_wide)
 
     async def refresh(self, due: Due[Key]) -> None:
         """Renew what the cache says is due; called by the refresher."""

@@ -34,12 +34,15 @@ from mooring.errors import (
     suggest,
 )
 from mooring.hookspecs import Context, Tools
+from mooring.records import AuditEntry
 from mooring.registry import Registry, Route
 from mooring.store import KeyRecord, Store
 from mooring.types import AuthMethod, Config, Connector, Secret, Struct, build_config
 from mooring.vault import MasterKey, Vault
 
 T = TypeVar("T")
+DRAFT = "new"
+"""The id of a connector that is not stored yet."""
 
 
 class Budgets(Struct):
@@ -259,6 +262,28 @@ class Desk:
             return f"the vendor of connector {connector.name!r}"
         with guard(route, "endpoint"):
             return checked(route, "endpoint", route.endpoint(config), str)
+
+    def entry(self, action: str, connector: Connector | None = None, error: MooringError | None = None) -> AuditEntry:
+        """A line for the audit log about what the user of this broker has done, or failed to do."""
+        about: dict[str, Any] = {}
+        if connector is not None:
+            about = {
+                "connector_id": connector.id if connector.id != DRAFT else "",
+                "connector": connector.name,
+                "resource_type": connector.resource_type or "",
+                "resource_id": connector.resource_id,
+            }
+        outcome = "ok" if error is None else type(error).__name__
+        return AuditEntry(at=self.clock.now(), action=action, consumer=self.consumer, outcome=outcome, **about)
+
+    @contextmanager
+    def failing_on_record(self, action: str, connector: Connector | None = None) -> Generator[None, None, None]:
+        """A failure becomes a line of the audit log, within a second."""
+        try:
+            yield
+        except MooringError as error:
+            self.books.note(self.entry(action, connector, error))
+            raise
 
     def undoing(self, connector: Connector) -> Undoing:
         """An undo log for one request."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from mooring.broker._desk import Desk
 from mooring.broker._undolog import Undoing
 from mooring.cache import Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import MooringError, StoreError, VaultError
+from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreError, StoreUnavailable, VaultError
 from mooring.events import CredentialsIssued, CredentialsRefreshed, Event, IssueFailed, RefreshFailed
 from mooring.records import AuditEntry, Holder, Lease, Revocation
 from mooring.types import Connector, Secret
@@ -74,13 +74,16 @@ class Handouts:
             made = CredentialsRefreshed(at=now, lease=lease.id, before=before.lease, expires_at=ends, **about)
         action = "issue" if before is None else "refresh"
         entry = _entry(action, issued, issued.consumer, now, marks=self._marks(issued.credentials))
-        await self._desk.books.write(made, leases=[lease], holders=holders, audit=[entry])
-        await undoing.commit(lease.id)
+        with _recorded():
+            await self._desk.books.write(made, leases=[lease], holders=holders, audit=[entry])
+            await undoing.commit()
         if before is None:
             self._hold(issued, issued.consumer)
 
-    async def repeated(self, issued: Issued, consumer: str) -> None:
+    async def repeated(self, issued: Issued, consumer: str) -> bool:
         """Credentials that were made before, perhaps for another; only counted, if the hand-out is on record.
+
+        Gives whether they may leave: not if another process has taken them back.
 
         Raises:
             StoreError: it could not be written; they must not leave.
@@ -88,11 +91,17 @@ class Handouts:
         books = self._desk.books
         if self.known(issued, consumer):
             books.used((issued.lease, consumer))
-            return
+            return True
         now = self._desk.clock.now()
         holder = Holder(consumer=consumer, first_at=now, last_at=now)
-        await books.write(holders=[(issued.lease, holder)], audit=[_entry("issue", issued, consumer, now)])
+        try:
+            with _recorded():
+                await books.write(holders=[(issued.lease, holder)], audit=[_entry("issue", issued, consumer, now)])
+        except StoreConflict:
+            await self._desk.cache.drop(issued.lease)
+            return False
         self._hold(issued, consumer)
+        return True
 
     async def failed(
         self, connector: Connector, key: Key, consumer: str, error: MooringError, before: Issued | None
@@ -109,7 +118,7 @@ class Handouts:
         )
         action = "issue" if before is None else "refresh"
         entry = AuditEntry(at=now, action=action, consumer=consumer, outcome=name, access=key.access, **what)
-        with suppress(StoreError):  # the first error is the one that helps
+        with suppress(StoreError, InvalidConfig):  # the first error is the one that helps
             await self._desk.books.write(event, audit=[entry])
 
     def _hold(self, issued: Issued, consumer: str) -> None:
@@ -129,6 +138,18 @@ class Handouts:
                 with suppress(VaultError):  # without a master key there are none
                     marks[name] = self._desk.vault.mark(None, value)
         return marks
+
+
+@contextmanager
+def _recorded() -> Generator[None, None, None]:
+    """Say what it means where a hand-out cannot be recorded."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        reason = error.message
+    else:
+        return
+    raise StoreUnavailable(f"credentials that cannot be recorded are not handed out: {reason}")
 
 
 def _about(issued: Issued) -> dict[str, Any]:

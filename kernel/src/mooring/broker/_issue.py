@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -146,8 +145,8 @@ class Issuer:
             if older is None or older.lease == unlike:
                 raise
             issued = older
-        if issued is not made:
-            await self._handouts.repeated(issued, consumer)
+        if issued is not made and not await self._handouts.repeated(issued, consumer):  # it was taken back meanwhile
+            return await self.issue(wish, unlike=issued.lease)
         if generation == self._generation:
             if len(self._resolved) >= MAX_REMEMBERED:
                 self._resolved.clear()
@@ -209,6 +208,8 @@ class Issuer:
             self._synced = now
 
     def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
+        if not wish.consumer.isprintable():  # which text that is not Unicode is neither
+            raise InvalidConfig("a consumer's name is printable text in UTF-8", field="consumer")
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
         if wish.ttl is not None and (not isinstance(wish.ttl, timedelta) or wish.ttl <= timedelta(0)):
@@ -271,7 +272,7 @@ class Issuer:
                 consumer=consumer,
                 issued_at=asked_at,
                 credentials=credentials,
-                lease=str(uuid.uuid4()),
+                lease=undoing.lease,
             )
             with anyio.CancelScope(shield=True):  # on record and kept, or neither
                 await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)

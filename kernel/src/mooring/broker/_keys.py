@@ -20,7 +20,6 @@ import msgspec
 from mooring.broker._desk import Desk, bound
 from mooring.errors import ConfigError, MooringError, StoreConflict, VaultError
 from mooring.events import KeyRotated
-from mooring.records import AuditEntry
 from mooring.store import KeyRecord, Rewrapped, Store
 from mooring.types import Struct
 from mooring.vault import KeyRing, MasterKey, Place
@@ -98,6 +97,11 @@ def _status(key_id: str, key: MasterKey | None, known: KeyRecord | None, uses: i
 
 async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] | None) -> Rotation:
     """Make a new key and wrap everything under it, or finish what an earlier rotation began; see the module."""
+    with desk.failing_on_record("rotate-keys"):
+        return await _rotate(desk, place, progress)
+
+
+async def _rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] | None) -> Rotation:
     async with alone(desk) as ring:
         desk.vault.reload()
         done = None
@@ -109,21 +113,27 @@ async def rotate(desk: Desk, place: Place, progress: Callable[[int, int], None] 
             await _new_key(desk, ring, place)
             await desk.prepare_to_seal()
             done = msgspec.structs.replace(await _finish(desk, progress), resumed=False)
-        at = desk.clock.now()
-        rotated = KeyRotated(at=at, key_id=done.key_id, rewrapped=done.rewrapped, retired=len(done.retired))
-        entry = AuditEntry(at=at, action="rotate-keys", consumer=desk.consumer, outcome="ok")
-        await desk.books.write(rotated, audit=[entry])
+        counts = {"rewrapped": done.rewrapped, "retired": len(done.retired)}
+        rotated = KeyRotated(at=desk.clock.now(), key_id=done.key_id, **counts)
+        await desk.books.write(rotated, audit=[desk.entry("rotate-keys")])
         return done
 
 
 async def prune(desk: Desk) -> list[str]:
     """Remove the retired keys for good; what was sealed under them before, in backups, does not open any more."""
+    with desk.failing_on_record("prune-keys"):
+        return await _prune(desk)
+
+
+async def _prune(desk: Desk) -> list[str]:
     async with alone(desk) as ring:
         if ring is None:
             raise ConfigError("the master keys are the host's; take the retired ones out of MOORING_MASTER_KEY")
         desk.vault.reload()
         needed = {*await desk.store.key_uses(), *(key.id for key in desk.vault.keys[:1])}
         retired = [key_id for key_id in await _retired(desk) if key_id not in needed]
+        if retired:
+            await desk.books.write(audit=[desk.entry("prune-keys")])  # before: the end of the log is signed anew
         return await anyio.to_thread.run_sync(ring.remove, retired)
 
 

@@ -7,16 +7,19 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+import anyio
 import msgspec
 
 from mooring.broker._desk import Desk
-from mooring.errors import MooringError, UnknownConnector, UnknownLease
+from mooring.errors import MooringError, RecordDamaged, StoreConflict, StoreError, UnknownConnector, UnknownLease
 from mooring.events import CredentialsExpired, CredentialsRevoked, Event, RevocationFailed
 from mooring.records import LIVE, AuditEntry, Lease, LeaseState
 
 ID_PREFIX_LENGTH = 8
 KEEP = timedelta(days=7)
 """How long the record of what is over is kept; the audit log keeps it for good."""
+AT_ONCE = 500
+"""How many leases are seen to end at once."""
 MOST_ATTEMPTS = 6
 """After so many failures a lease is irrevocable: it is tried again ever more seldom, but somebody has to look."""
 
@@ -42,13 +45,21 @@ async def select(
     consumer: str | None = None,
     states: Iterable[LeaseState] | None = LIVE,
 ) -> Sequence[Lease]:
-    """Leases that match all filters. Those whose end has come are left out of the live ones."""
+    """Leases that match all filters. Those whose end has come are expired, also if nobody has written that down yet."""
     connector_id = None if connector is None else await _connector_id(desk, connector)
+    wanted = None if states is None else set(states)
+    stored = wanted if wanted is None or "expired" not in wanted else {*wanted, *LIVE}
     found = await desk.books.ledger.leases(
-        connector_id=connector_id, resource=resource, consumer=consumer, states=states
+        connector_id=connector_id, resource=resource, consumer=consumer, states=stored
     )
     now = desk.clock.now()
-    return [one for one in found if one.state not in LIVE or one.expires_at is None or one.expires_at > now]
+    seen = [
+        msgspec.structs.replace(one, state="expired")
+        if one.state in LIVE and one.expires_at is not None and one.expires_at <= now
+        else one
+        for one in found
+    ]
+    return [one for one in seen if wanted is None or one.state in wanted]
 
 
 async def ended(desk: Desk, lease: str, error: MooringError | None = None) -> None:
@@ -56,19 +67,27 @@ async def ended(desk: Desk, lease: str, error: MooringError | None = None) -> No
     for one in await desk.books.ledger.leases(lease=lease, states=LIVE):
         now = desk.clock.now()
         if error is not None:
-            if one.state in ("revoking", "irrevocable"):
-                await failed(desk, one, error)
+            gone = isinstance(error, UnknownConnector)
+            if gone or one.state in ("revoking", "irrevocable"):
+                await failed(desk, one, error, "irrevocable" if gone else "revoking")
         elif one.expires_at is not None and one.expires_at <= now:
             await _expire(desk, one)
         else:
-            await change(desk, one, "revoked", CredentialsRevoked(at=now, **about(one)), outcome="ok")
+            await revoked(desk, one)
 
 
 async def expire(desk: Desk) -> None:
     """See leases end whose credentials have, and forget those that are long over."""
     now = desk.clock.now()
-    for lease in await desk.books.ledger.leases(states=LIVE, ended=now):
-        await _expire(desk, lease)
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def work(lease: Lease) -> None:
+        async with limiter:
+            await _expire(desk, lease)
+
+    async with anyio.create_task_group() as tasks:  # those of one moment are written together
+        for lease in await desk.books.ledger.leases(states=LIVE, ended=now):
+            tasks.start_soon(work, lease)
     await desk.books.ledger.prune(now - KEEP)
 
 
@@ -77,26 +96,44 @@ async def _expire(desk: Desk, lease: Lease) -> None:
     uses = sum(holder.count for holder in lease.holders)
     entry = entry_of(desk, lease, "expire", "ok", now, count=uses)
     changed = msgspec.structs.replace(lease, state="expired")
-    await desk.books.write(CredentialsExpired(at=now, **about(lease)), leases=[changed], audit=[entry])
+    with suppress(StoreError):  # another process has seen it; or it is tried again
+        await desk.books.write(CredentialsExpired(at=now, **about(lease)), leases=[changed], audit=[entry])
 
 
-async def failed(desk: Desk, lease: Lease, error: MooringError) -> None:
+async def revoked(desk: Desk, lease: Lease) -> Lease:
+    """The vendor does not accept it any more."""
+    now = desk.clock.now()
+    ended = msgspec.structs.replace(lease, expires_at=lease.expires_at or now, error="")
+    return await change(desk, ended, "revoked", CredentialsRevoked(at=now, **about(lease)), outcome="ok")
+
+
+async def failed(desk: Desk, lease: Lease, error: MooringError, state: LeaseState) -> Lease:
+    """It could not be taken back; `revoking` becomes `irrevocable` after so many times."""
     attempts = lease.attempts + 1
-    state: LeaseState = "irrevocable" if attempts >= MOST_ATTEMPTS else "revoking"
+    if state == "revoking" and attempts >= MOST_ATTEMPTS:
+        state = "irrevocable"
     changed = msgspec.structs.replace(lease, attempts=attempts, error=error.message)
     name = type(error).__name__
     event = RevocationFailed(at=desk.clock.now(), attempts=attempts, error=name, message=error.message, **about(lease))
-    await change(desk, changed, state, event, outcome=name)
+    return await change(desk, changed, state, event, outcome=name)
 
 
 async def change(
     desk: Desk, lease: Lease, state: LeaseState, *events: Event, outcome: str = "", action: str = "revoke"
 ) -> Lease:
-    """Write down what became of a lease, and serve it no more."""
+    """Write down what became of a lease, and serve it no more; gives it as it is now.
+
+    Where it is over already, by another task or process, that stays.
+    """
     changed = msgspec.structs.replace(lease, state=state)
     audit = [entry_of(desk, lease, action, outcome, desk.clock.now())] if outcome else []
-    await desk.books.write(*events, leases=[changed], audit=audit)
-    await desk.cache.drop(lease.id)
+    try:
+        await desk.books.write(*events, leases=[changed], audit=audit)
+    except StoreConflict:
+        for one in await desk.books.ledger.leases(lease=lease.id):
+            changed = one
+    if changed.state not in ("active", "expired"):
+        await desk.cache.drop(lease.id)
     return changed
 
 
@@ -130,7 +167,10 @@ def entry_of(desk: Desk, lease: Lease, action: str, outcome: str, at: datetime, 
 async def _connector_id(desk: Desk, connector: str) -> str:
     """Of a connector that may be gone: its leases are not."""
     with suppress(UnknownConnector):
-        return (await desk.find(connector)).id
+        try:
+            return (await desk.find(connector)).id
+        except RecordDamaged as error:
+            return error.id
     for lease in await desk.books.ledger.leases():
         if connector in (lease.connector, lease.connector_id):
             return lease.connector_id

@@ -15,9 +15,8 @@ from mooring.broker._issue import fingerprint
 from mooring.broker._undo import undo
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
-from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated, Event
+from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest
-from mooring.records import AuditEntry
 from mooring.registry import Route
 from mooring.types import AuthMethod, Config, Connector, build_config, instant, split_config
 
@@ -53,7 +52,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
     _check_spans(draft)
     if (known := await desk.store.find(draft.name)) and known.name == draft.name:
         raise NameTaken(f"a connector named {draft.name!r} exists already; choose another name, or update it")
-    with doing("register", draft, draft.resource_id):
+    with desk.failing_on_record("register", draft), doing("register", draft, draft.resource_id):
         route = desk.registry.route(draft.type)
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
@@ -70,13 +69,14 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
             identity = await verify(desk, connector)
             connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
         connector = await desk.write(desk.store.add, connector)
-    await _on_record(desk, "register", connector, ConnectorRegistered(at=desk.clock.now(), **_about(connector)))
+    registered = ConnectorRegistered(at=desk.clock.now(), **_about(connector))
+    await desk.books.write(registered, audit=[desk.entry("register", connector)])
     return connector
 
 
 async def update(desk: Desk, connector: Connector, changes: Changes, *, check: bool) -> Connector:
     """Store a changed connector; refused when somebody else has changed it since."""
-    with doing("update", connector):
+    with desk.failing_on_record("update", connector), doing("update", connector):
         route = desk.registry.route(connector.type)
         if unknown := changes.keys() - Changes.__annotations__.keys():
             raise TypeError(f"update() changes no {', '.join(sorted(unknown))}")
@@ -111,32 +111,19 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
     if fingerprint(draft) != fingerprint(connector):
         await desk.cache.forget(connector.id)
     updated = ConnectorUpdated(at=desk.clock.now(), version=draft.version, **_about(draft))
-    await _on_record(desk, "update", draft, updated)
+    await desk.books.write(updated, audit=[desk.entry("update", draft)])
     return draft
 
 
 async def delete(desk: Desk, connector: Connector) -> None:
     """Remove a connector, what was cached of it, and what it has made at its vendor."""
-    with doing("delete", connector):
+    with desk.failing_on_record("delete", connector), doing("delete", connector):
         if made := await desk.store.undos(connector_id=connector.id):
             await undo(desk, made)
         await desk.store.delete(connector)
     await desk.cache.forget(connector.id)
-    await _on_record(desk, "delete", connector, ConnectorDeleted(at=desk.clock.now(), **_about(connector)))
-
-
-async def _on_record(desk: Desk, action: str, connector: Connector, event: Event) -> None:
-    entry = AuditEntry(
-        at=event.at,
-        action=action,
-        consumer=desk.consumer,
-        outcome="ok",
-        connector_id=connector.id,
-        connector=connector.name,
-        resource_type=connector.resource_type or "",
-        resource_id=connector.resource_id,
-    )
-    await desk.books.write(event, audit=[entry])
+    deleted = ConnectorDeleted(at=desk.clock.now(), **_about(connector))
+    await desk.books.write(deleted, audit=[desk.entry("delete", connector)])
 
 
 async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[str, Any]) -> Lifted:

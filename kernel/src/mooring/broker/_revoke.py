@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from mooring.broker._desk import Desk, checked, doing, guard, within
-from mooring.broker._leases import about, change, entry_of, failed
+from mooring.broker._leases import about, change, entry_of, failed, revoked
 from mooring.broker._undo import undo
-from mooring.errors import MooringError, NotPermitted
-from mooring.events import CredentialsReleased, CredentialsRevoked
+from mooring.errors import MooringError, NotPermitted, UnknownConnector
+from mooring.events import CredentialsReleased
 from mooring.hookspecs import RevokeRequest
 from mooring.records import LIVE, Lease
+from mooring.store import UndoEntry
 
 
 async def revoke(desk: Desk, leases: Iterable[Lease], *, consumer: str | None, role_wide: bool) -> list[Lease]:
@@ -25,16 +26,18 @@ async def revoke(desk: Desk, leases: Iterable[Lease], *, consumer: str | None, r
         role_wide: also where others who use the same role lose theirs.
     """
     done: list[Lease] = []
+    real: list[Lease] = []
     wide: dict[str, list[Lease]] = {}
     for lease in leases:
         if consumer is not None and any(one.consumer != consumer for one in lease.holders):
             done.append(await _leave(desk, lease, consumer))
         elif lease.undo:
-            done.append(await _undo(desk, lease))
+            real.append(lease)
         elif lease.revocation == "role-wide" and role_wide:
             wide.setdefault(lease.connector_id, []).append(lease)
         else:
             done.append(await _release(desk, lease))
+    done += await _undo(desk, real)
     for connector_id, together in wide.items():
         done += await _revoke_all(desk, connector_id, together)
     return done
@@ -50,21 +53,38 @@ async def _leave(desk: Desk, lease: Lease, consumer: str) -> Lease:
 
 async def _release(desk: Desk, lease: Lease) -> Lease:
     """Hand it out no more; that is all that can be done."""
+    if lease.state == "released":
+        return lease
     event = CredentialsReleased(at=desk.clock.now(), expires_at=lease.expires_at, **about(lease))
     return await change(desk, lease, "released", event, outcome="ok", action="release")
 
 
-async def _undo(desk: Desk, lease: Lease) -> Lease:
+async def _undo(desk: Desk, leases: Sequence[Lease]) -> list[Lease]:
     """Undo what issuing has made: written down as wanted first, so that a crash only delays it."""
-    lease = await change(desk, lease, "revoking")
     now = desk.clock.now()
-    entries = [one for one in await desk.store.undos(connector_id=lease.connector_id) if one.id in lease.undo]
-    for entry in entries:
-        await desk.store.put_undo(msgspec.structs.replace(entry, due_at=now))
+    entries: list[UndoEntry] = []
+    made = {one: await desk.store.undos(connector_id=one) for one in {lease.connector_id for lease in leases}}
+    for lease in leases:
+        for entry in made[lease.connector_id]:
+            if entry.id in lease.undo:
+                entries.append(msgspec.structs.replace(entry, due_at=now))
+                await desk.store.put_undo(entries[-1])
+    for lease in leases:
+        wanted = await change(desk, lease, "revoking")
+        if wanted.state == "revoking" and not any(entry.lease == lease.id for entry in entries):
+            await _nothing_left(desk, wanted)
     await undo(desk, entries)
-    for one in await desk.books.ledger.leases(lease=lease.id):
-        return one
-    return lease
+    ids = {lease.id for lease in leases}
+    found = [one for id in made for one in await desk.books.ledger.leases(connector_id=id) if one.id in ids]
+    return sorted(found, key=lambda one: one.issued_at)
+
+
+async def _nothing_left(desk: Desk, lease: Lease) -> None:
+    """There is nothing to undo: it was undone, or given up with its connector."""
+    if await desk.store.find(lease.connector_id) is None:
+        await failed(desk, lease, UnknownConnector("its connector is gone; remove it by hand"), "irrevocable")
+    else:
+        await revoked(desk, lease)
 
 
 async def _revoke_all(desk: Desk, connector_id: str, leases: Sequence[Lease]) -> list[Lease]:
@@ -82,8 +102,7 @@ async def _revoke_all(desk: Desk, connector_id: str, leases: Sequence[Lease]) ->
                         checked(route, "revoke_all", await route.revoke_all(session, request), str)
     except MooringError as error:
         for lease in leases:
-            await failed(desk, lease, error)
+            await failed(desk, lease, error, lease.state)  # it is as it was, and nobody tries again by himself
         raise
     everything = await desk.books.ledger.leases(connector_id=connector_id, states=LIVE)
-    gone = [one for one in everything if one.revocation == "role-wide" and one.issued_at <= now]
-    return [await change(desk, one, "revoked", CredentialsRevoked(at=now, **about(one)), outcome="ok") for one in gone]
+    return [await revoked(desk, one) for one in everything if one.revocation == "role-wide" and one.issued_at <= now]

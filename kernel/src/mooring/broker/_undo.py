@@ -20,7 +20,7 @@ from mooring.errors import MooringError, StoreError, UnknownConnector
 from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import UndoEntry
 
-PAUSE = timedelta(minutes=1)
+PAUSE = timedelta(seconds=10)
 SETTLE = timedelta(seconds=5)
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
@@ -97,23 +97,36 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
         await _tell(desk, entry, error)
         return False
     with suppress(StoreError):  # then it is undone once more, which does no harm
-        await desk.store.drop_undo(entry.id)
-    await _tell(desk, entry)
+        if not await _others(desk, entry):
+            await _tell(desk, entry)  # before: a crash in between would leave a lease that nobody revokes any more
+            await desk.store.drop_undo(entry.id)
+        else:
+            await desk.store.drop_undo(entry.id)
+            if not await _others(desk, entry):  # they were undone meanwhile
+                await _tell(desk, entry)
     desk.books.tell(RemovalFinished(at=desk.clock.now(), **about))
     return True
 
 
 async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
     """Nobody can reach it any more: its connector was deleted."""
+    message = "its connector is gone; remove it by hand"
+    await _tell(desk, entry, UnknownConnector(message))
     with suppress(StoreError):
         await desk.store.drop_undo(entry.id)
-    message = "its connector is gone; remove it by hand"
     failed = RemovalFailed(
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
     )
     desk.books.tell(failed)
-    await _tell(desk, entry, UnknownConnector(message))
     return False
+
+
+async def _others(desk: Desk, entry: UndoEntry) -> bool:
+    """Whether there is more to undo before its lease is revoked."""
+    if not entry.lease:
+        return False
+    found = await desk.store.undos(connector_id=entry.connector_id)
+    return any(one.lease == entry.lease and one.id != entry.id for one in found)
 
 
 async def _tell(desk: Desk, entry: UndoEntry, error: MooringError | None = None) -> None:

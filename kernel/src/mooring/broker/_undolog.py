@@ -11,7 +11,7 @@ import msgspec
 from mooring.store import Store, UndoEntry
 from mooring.types import Clock
 
-GRACE = timedelta(minutes=1)
+GRACE = timedelta(seconds=20)
 """How long after its request's budget an entry that was not kept is due."""
 
 
@@ -23,13 +23,17 @@ class Undoing:
         self._clock = clock
         self._connector_id = connector_id
         self._budget = budget
+        self.lease = str(uuid.uuid4())
+        """The lease of what is issued: each entry names it, so that whoever undoes one sees the lease end."""
         self._open: dict[str, UndoEntry] = {}
         self._kept: dict[str, UndoEntry] = {}
 
     async def begin(self, step: Mapping[str, str]) -> str:
         """See `UndoLog.begin`."""
         due = self._clock.now() + self._budget + GRACE
-        entry = UndoEntry(id=str(uuid.uuid4()), connector_id=self._connector_id, step=dict(step), due_at=due)
+        entry = UndoEntry(
+            id=str(uuid.uuid4()), connector_id=self._connector_id, step=dict(step), due_at=due, lease=self.lease
+        )
         self._open[entry.id] = entry
         await self._store.put_undo(entry)
         return entry.id
@@ -49,9 +53,8 @@ class Undoing:
         """The entries that are in use."""
         return tuple(self._kept)
 
-    async def commit(self, lease: str) -> None:
-        """What is kept ends with this lease, which is written down already: until now it was undone before long."""
-        self._kept = {id: msgspec.structs.replace(entry, lease=lease) for id, entry in self._kept.items()}
+    async def commit(self) -> None:
+        """What is kept ends with the lease, which is written down already: until now it was undone before long."""
         for entry in self._kept.values():
             await self._store.put_undo(entry)
 

@@ -26,11 +26,11 @@ async def verify(
             )
             identity = await _ask(desk, connector, route, request)
     except MooringError as error:
-        desk.books.tell(
-            VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
-        )
+        failed = VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
+        desk.books.tell(failed, desk.entry("verify", connector, error))
         raise
-    desk.books.tell(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about))
+    verified = ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about)
+    desk.books.tell(verified, desk.entry("verify", connector))
     return identity
 
 

@@ -39,7 +39,8 @@ def agent(run: Run, /, wishes: Sequence[Wish], rest: Sequence[str], format: str)
     """Serve credentials to programs of this machine, until Ctrl-C or another signal ends it.
 
     It prints the variables that lead a program to it, among them the token that it asks for. Each time a program asks,
-    it gets credentials that are fresh; with kinds that a program can ask for: those of AWS.
+    it gets credentials that are fresh, since what is in use is renewed before it ends; with kinds that a program can
+    ask for: those of AWS.
     """
     from mooring.cli._exec import merged
     from mooring.cli._loop import run_interruptible
@@ -69,13 +70,13 @@ def agent(run: Run, /, wishes: Sequence[Wish], rest: Sequence[str], format: str)
 async def open_agent(
     run: Run, wishes: Iterable[Wish], learn: Callable[..., None]
 ) -> AsyncGenerator[list[Environment], None]:
-    """A broker and an endpoint; yields what leads programs to each of the wishes.
+    """A broker that renews, and an endpoint; yields what leads programs to each of the wishes.
 
     Raises:
         InvalidConfig: programs cannot ask for credentials of that kind.
     """
     with quiet(run):
-        async with opening(run) as broker, open_endpoint() as endpoint:
+        async with opening(run, refresh=True) as broker, open_endpoint() as endpoint:
             environments = []
             for number, wish in enumerate(wishes):
                 one = _Serving(run, broker, endpoint, wish, learn)

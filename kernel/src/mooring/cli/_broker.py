@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False) -> T:
+def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False, looking: bool = False) -> T:
     """Do work with a broker.
 
     Args:
         run: its mask learns each connector's secrets before a plugin gets them.
         work: called in an event loop of its own.
         alone: without system plugins, unless the store or the master key come from one: for calls that must be quick.
+        looking: alone, and without what else runs beside a broker: it calls no vendor unless the work does.
 
     Raises:
         KeyboardInterrupt: after the broker has closed, when interrupted.
     """
     from mooring.cli._loop import run_interruptible
 
-    opened = opening(run, alone=alone)
+    opened = opening(run, alone=alone or looking, sweep=not looking)
 
     async def main() -> T:
         async with opened as broker:
@@ -40,15 +41,21 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
         return run_interruptible(main)
 
 
-def opening(run: Run, *, alone: bool = False, refresh: bool = False) -> AbstractAsyncContextManager[Broker]:
+def opening(
+    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True
+) -> AbstractAsyncContextManager[Broker]:
     """A broker of the settings that the environment has; see `with_broker`. It renews only if it lasts."""
     from mooring.assembly import open_broker, settings_from
 
     settings = settings_from()
     places = (settings.store, settings.master_key.reveal() if settings.master_key else None)
     needed = any("://" in (place or "") for place in places)
-    options: dict[str, Any] = {"settings": settings, "opened": lambda secrets: run.mask.learn(*secrets)}
-    return open_broker(**options, refresh=refresh, system_plugins=() if alone and not needed else None)
+    options: dict[str, Any] = {
+        "settings": settings,
+        "opened": lambda secrets: run.mask.learn(*secrets),
+        "masked": lambda text: run.mask(text) if text else text,
+    }
+    return open_broker(**options, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None)
 
 
 @contextmanager

@@ -11,6 +11,10 @@ from mooring.cli._output import put
 from mooring.cli._shells import formats_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from click.shell_completion import CompletionItem
+
     from mooring.broker import Broker
     from mooring.registry import Route
 
@@ -69,19 +73,45 @@ def complete_format(ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 def complete_connector(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of connectors; none where the store cannot be read, and no store is made for it."""
+    """Names of connectors."""
+
+    async def names(broker: Broker) -> list[str]:
+        return [one.name for one in await broker.list()]
+
+    return _stored(names, incomplete)
+
+
+def complete_lease(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Ids of leases that may still work, the last one first, and what each is for."""
+    from click.shell_completion import CompletionItem
+
+    async def ids(broker: Broker) -> list[str]:
+        leases = reversed(await broker.leases())
+        about.update({one.id: f"{one.connector} {one.resource_id or one.resource_type}" for one in leases})
+        return list(about)
+
+    about: dict[str, str] = {}
+    return [CompletionItem(id, help=about[id]) for id in _stored(ids, incomplete)]
+
+
+def complete_event(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of events."""
+    from mooring.cli._events import NAMES
+
+    return [name for name in NAMES if name.lower().startswith(incomplete.lower())]
+
+
+def _stored(read: Callable[[Broker], Awaitable[list[str]]], incomplete: str) -> list[str]:
+    """Of what the store holds, what begins so; nothing where it cannot be read, and no store is made for it."""
     from mooring.assembly import settings_from
     from mooring.cli._broker import with_broker
     from mooring.cli._edge import Run
     from mooring.errors import MooringError
 
-    async def names(broker: Broker) -> list[str]:
-        return [one.name for one in await broker.list() if one.name.startswith(incomplete)]
-
     try:
         settings = settings_from()
         if settings.store is None and not settings.store_file.exists():
             return []
-        return with_broker(Run(), names, alone=True)
+        return [one for one in with_broker(Run(), read, looking=True) if one.startswith(incomplete)]
     except MooringError:
         return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -32,29 +33,42 @@ PLAIN = ("json", "yaml")
 """The formats that need no plugin."""
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def format_option(command: F) -> F:
+    """The option that says how to write credentials."""
+    return click.option("-f", "-o", "--format", "--output", "format", default="json", metavar="FORMAT",
+                        shell_complete=complete_format,
+                        help="json, yaml, or one that describe-type lists: env, dotenv, credential-process, ...",
+                        )(command)  # fmt: skip
+
+
 @command("issue")
 @one_wish
-@click.option("-f", "-o", "--format", "--output", "format", default="json", metavar="FORMAT",
-              shell_complete=complete_format,
-              help="json, yaml, or one that describe-type lists: env, dotenv, credential-process, ...")  # fmt: skip
+@format_option
 @click.pass_obj
 def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, **wish: Any) -> None:
     """Issue short-lived credentials for exactly one resource. They are printed in clear, so mind where that goes."""
 
     async def work(broker: Broker) -> tuple[Issued, str]:
         issued = await broker.issue(name, access=access, ttl=ttl, **wish)
-        run.mask.learn(*secrets_of(issued.credentials))
-        return issued, _written(broker.registry, issued, format)
+        return issued, rendered(run, broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
+    hand_over(issued, text, format)
+    if _widened(wish["resource_id"], issued.resource_id):
+        say(f"Note: taken as the prefix {issued.resource_id}; a single object cannot be named.")
+
+
+def hand_over(issued: Issued, text: str, format: str) -> None:
+    """Print credentials, and say what is to be known of them."""
     put(text.rstrip("\n"))
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")
     if sys.stderr.isatty() and not issued.narrowed:
         say("Note: these credentials reach more than the resource.")
-    if _widened(wish["resource_id"], issued.resource_id):
-        say(f"Note: taken as the prefix {issued.resource_id}; a single object cannot be named.")
 
 
 def _widened(given: str | None, canonical: str | None) -> bool:
@@ -67,7 +81,13 @@ def _widened(given: str | None, canonical: str | None) -> bool:
     return "/" in path and f"/{canonical}".endswith(f"/{path}/")
 
 
-def _written(registry: Registry, issued: Issued, format: str) -> str:
+def rendered(run: Run, registry: Registry, issued: Issued, format: str) -> str:
+    """Credentials in a format, in clear; from now on the run masks them.
+
+    Raises:
+        InvalidConfig: they cannot be written so.
+    """
+    run.mask.learn(*secrets_of(issued.credentials))
     if format in PLAIN:
         return encoded(format, _data(issued))
     route = owner(registry, issued)

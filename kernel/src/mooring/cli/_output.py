@@ -78,6 +78,12 @@ def encoded(output: str, data: Any) -> str:
     return text
 
 
+def encoded_line(data: Any) -> str:
+    """The data in one line of JSON; see `encoded`."""
+    line = msgspec.json.encode(data).decode()
+    return line if _takes(line) else _escaped(line)
+
+
 def _takes(text: str) -> bool:
     """Whether stdout can write all of a text, and a terminal would obey nothing in it."""
     try:

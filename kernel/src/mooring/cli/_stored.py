@@ -22,11 +22,14 @@ from mooring.errors import UnknownConnector
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
+    from mooring.records import Lease
     from mooring.registry import Registry
     from mooring.store import Connectors
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
+LATER = ("revoking", "irrevocable")
+"""The states of leases that may still be revoked, as long as there is their connector."""
 COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
@@ -129,15 +132,21 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
 @command("delete")
 @click.argument("name", shell_complete=complete_connector)
 @click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
+@click.option("--revoke", is_flag=True, help="Take back what it has issued first; what cannot be is told.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(run: Run, name: str, damaged: bool, yes: bool) -> None:
-    """Delete a connector. What it has issued lives until it ends.
+def delete(run: Run, name: str, damaged: bool, revoke: bool, yes: bool) -> None:
+    """Delete a connector. What it has issued, and nothing takes back, lives until it ends.
 
     Asks first on a terminal, unless --yes is given.
+
+    Exit status: 7 if --revoke was given, and something still works. Where taking it back may succeed later, the
+    connector is kept, since nobody could without it.
     """
     ask = not yes and sys.stdin.isatty()
     if damaged:
+        if revoke:
+            raise click.UsageError("a damaged record can revoke nothing; leave --revoke out")
         if ask:
             _confirm(f"Remove the record {name!r} for good, if it is damaged?")
         if not with_broker(run, lambda broker: broker.discard(name)):
@@ -148,16 +157,29 @@ def delete(run: Run, name: str, damaged: bool, yes: bool) -> None:
     async def find(broker: Broker) -> Connector:
         return await broker.get(name)
 
-    async def remove(broker: Broker) -> Connector:
-        return await broker.delete(connector.id)
+    async def remove(broker: Broker) -> tuple[Connector, Sequence[Lease], bool]:
+        connector = await broker.get(found.id if found else name)
+        leases = await broker.revoke(connector=connector.id) if revoke else ()
+        kept = any(one.state in LATER for one in leases)
+        return connector if kept else await broker.delete(connector), leases, kept
 
-    if not ask:
-        connector = with_broker(run, lambda broker: broker.delete(name))
+    found: Connector | None = None
+    if ask:
+        found = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
+        more = " and revoke what it has issued" if revoke else ""
+        _confirm(f"Delete the connector {found.name!r} ({found.type}){more}?")
+    connector, leases, kept = with_broker(run, remove)
+    if kept:
+        say(
+            f"Kept the connector {connector.name!r}: what it has issued could not be revoked yet; run this again later."
+        )
     else:
-        connector = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
-        _confirm(f"Delete the connector {connector.name!r} ({connector.type})?")
-        connector = with_broker(run, remove)
-    say(f"Deleted the connector {connector.name!r}.")
+        say(f"Deleted the connector {connector.name!r}.")
+    if leases:
+        from mooring.cli._revoke import say_what_works, table
+
+        emit("table", None, table(run, leases))
+        say_what_works(leases)
 
 
 def _confirm(question: str) -> None:

@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from mooring.errors import StoreCorrupt, StoreUnavailable
+from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreCorrupt, StoreUnavailable
 from mooring.records import Audited, AuditEntry, Entries, Holder, Lease, LeaseState, Logged, Sealing
 from mooring.store._files import translate
 
@@ -32,6 +32,8 @@ T = TypeVar("T")
 Sign = Callable[[bytes], tuple[str, bytes]]
 
 MOST_EVENTS: Final = 100_000
+EVENTS_AT_ONCE: Final = 1_000
+"""So many of the oldest events are dropped together."""
 BUSY_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 0.005
 """Seconds between two tries of a busy file."""
@@ -39,16 +41,19 @@ FIELDS: Final = (
     "id", "connector_id", "connector", "connector_type", "resource_type", "resource_id", "access", "issued_at",
     "expires_at", "narrowed", "revocation", "state", "undo", "attempts", "error",
 )  # fmt: skip
-CHANGING: Final = ("state", "undo", "attempts", "error")
+CHANGING: Final = ("expires_at", "state", "undo", "attempts", "error")
 UPSERT_LEASE: Final = (
     f"INSERT INTO leases ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))}) "  # noqa: S608  our own words
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in CHANGING)}"
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in CHANGING)} "
+    "WHERE state NOT IN ('revoked', 'expired')"
 )
 UPSERT_HOLDER: Final = (
-    "INSERT INTO holders (lease, consumer, first_at, last_at, count) VALUES (?, ?, ?, ?, ?) "
+    "INSERT INTO holders (lease, consumer, first_at, last_at, count) SELECT id, ?, ?, ?, ? FROM leases WHERE id = ?{} "
     "ON CONFLICT (lease, consumer) DO UPDATE SET last_at = max(last_at, excluded.last_at), "
     "count = count + excluded.count"
 )
+NEW_HOLDER: Final = UPSERT_HOLDER.format(" AND state = 'active'")
+USED: Final = UPSERT_HOLDER.format("")
 HOLDERS: Final = msgspec.json.Decoder(tuple[Holder, ...])
 SELECT_LEASES: Final = (
     f"SELECT {', '.join(FIELDS)}, "  # noqa: S608  our own words
@@ -67,11 +72,12 @@ class SqliteLedger:
         self._connect = connect
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._closed = False
         self._alone = anyio.CapacityLimiter(1)
 
-    async def record(self, entries: Entries, sign: Sign) -> Sequence[Logged]:
+    async def record(self, batch: Sequence[Entries], sign: Sign) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
-        return await self._run(lambda connection: _record(connection, entries, sign))
+        return await self._run(lambda connection: _record(connection, batch, sign))
 
     async def leases(
         self,
@@ -87,24 +93,26 @@ class SqliteLedger:
         wheres: list[str] = []
         values: list[Any] = []
         for condition, given in (
-            ("id >= ? AND id < ?", lease and _beginning(lease)),
-            ("connector_id = ?", connector_id and (connector_id,)),
-            ("resource_id >= ? AND resource_id < ?", resource and _beginning(resource)),
-            ("id IN (SELECT lease FROM holders WHERE consumer = ?)", consumer and (consumer,)),
-            ("expires_at <= ?", ended and (_text(ended),)),
+            ("id >= ?1 AND id < ?1 || char(1114111)", lease),
+            ("connector_id = ?1", connector_id),
+            ("resource_id >= ?1 AND resource_id < ?1 || char(1114111)", resource),
+            ("id IN (SELECT lease FROM holders WHERE consumer = ?1)", consumer),
+            ("expires_at <= ?1", ended and _text(ended)),
         ):
-            if given:
-                wheres.append(condition)
-                values += given
+            if given is not None:
+                values.append(given)
+                wheres.append(condition.replace("?1", f"?{len(values)}"))
         if states is not None:
             known = tuple(states)
-            wheres.append(f"state IN ({', '.join('?' * len(known))})")
+            wheres.append(f"state IN ({', '.join(f'?{len(values) + number}' for number in range(1, len(known) + 1))})")
             values += known
         where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
-        rows = await self._run(
-            lambda one: one.execute(f"{SELECT_LEASES}{where} ORDER BY issued_at, id", values).fetchall()
+        return await self._run(
+            lambda one: [
+                self._lease(row)
+                for row in one.execute(f"{SELECT_LEASES}{where} ORDER BY issued_at, id", values).fetchall()
+            ]
         )
-        return [self._lease(row) for row in rows]
 
     async def prune(self, ended: datetime) -> int:
         """See `Ledger.prune`."""
@@ -122,7 +130,13 @@ class SqliteLedger:
         statement = "SELECT seq, at, event, connector_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = await self._run(lambda one: one.execute(statement, (after, most)).fetchall())
         return [
-            Logged(seq=row[0], at=datetime.fromisoformat(row[1]), event=row[2], connector_id=row[3], body=_json(row[4]))
+            Logged(
+                seq=row[0],
+                at=datetime.fromisoformat(row[1]),
+                event=row[2],
+                connector_id=row[3],
+                body=self._json(row[4]),
+            )
             for row in rows
         ]
 
@@ -144,7 +158,8 @@ class SqliteLedger:
         return Sealing(seq=rows[0][0], digest=rows[0][1], key_id=rows[0][2], signature=rows[0][3]) if rows else None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, for good."""
+        self._closed = True
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -154,28 +169,55 @@ class SqliteLedger:
         return await anyio.to_thread.run_sync(partial(self._work, work), limiter=self._alone)
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-                self._connection.execute("PRAGMA synchronous = FULL")
-                self._connection.execute("PRAGMA busy_timeout = 5")
-            return work(self._connection)
-        except sqlite3.Error as error:
-            error.__traceback__ = None
-            problem = translate(error, self._path)
-        raise problem
+        """The work, tried again while another process holds the file, with short pauses that differ."""
+        problem: MooringError
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return work(self._opened())
+            except UnicodeEncodeError:
+                problem = InvalidConfig("a filter is no text in Unicode; write it in UTF-8")
+            except OverflowError:
+                problem = InvalidConfig("the number is out of range; give a smaller one")
+            except sqlite3.Error as error:
+                error.__traceback__ = None
+                code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+                problem = translate(error, self._path)
+                if type(error) is sqlite3.OperationalError and not code:  # Python's own, of text that is not UTF-8
+                    problem = self._damaged()
+                if code == sqlite3.SQLITE_BUSY and time.monotonic() < deadline:
+                    time.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311  no secret
+                    continue
+            raise problem
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreUnavailable(f"the store {self._path} is closed")
+        if self._connection is None:
+            self._connection = self._connect()
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA busy_timeout = 5")
+        return self._connection
 
     def _lease(self, row: Sequence[Any]) -> Lease:
         values = dict(zip(FIELDS, row, strict=False))
+        values["narrowed"] = bool(values["narrowed"])
         try:
-            undo = tuple(_json(values.pop("undo")))
-            for name in ("issued_at", "expires_at"):
-                values[name] = values[name] and datetime.fromisoformat(values[name])
-            values["narrowed"] = bool(values["narrowed"])
-            return Lease(**values, undo=undo, holders=HOLDERS.decode(row[-1]))
+            values["undo"], values["holders"] = self._json(values["undo"]), HOLDERS.decode(row[-1])
+            return msgspec.convert(values, Lease)
         except (msgspec.MsgspecError, ValueError, TypeError):
             pass
-        raise StoreCorrupt(f"the record of a lease in {self._path} is damaged; restore a backup")
+        raise self._damaged()
+
+    def _json(self, text: str) -> Any:
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.MsgspecError:
+            pass
+        raise self._damaged()
+
+    def _damaged(self) -> StoreCorrupt:
+        return StoreCorrupt(f"a record of leases, audit or events in {self._path} is damaged; restore a backup")
 
 
 def link(before: bytes, body: bytes) -> bytes:
@@ -183,9 +225,24 @@ def link(before: bytes, body: bytes) -> bytes:
     return hashlib.sha256(before + body).digest()
 
 
+def not_text() -> InvalidConfig:
+    """The error for what cannot be written down."""
+    return InvalidConfig("what is to be recorded holds text that is not Unicode; write it in UTF-8")
+
+
 def body_of(entry: AuditEntry) -> bytes:
     """An audit entry as it is hashed and stored."""
-    return msgspec.json.encode(entry, order="deterministic")
+    try:
+        return msgspec.json.encode(entry, order="deterministic")
+    except UnicodeEncodeError:
+        return msgspec.json.encode(readable(msgspec.to_builtins(entry)), order="deterministic")
+
+
+def readable(value: Any) -> Any:
+    """The same, with what is no Unicode in its texts replaced: what has happened is written down whatever it says."""
+    if isinstance(value, dict):
+        return {readable(name): readable(one) for name, one in value.items()}
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def seal_text(seq: int, digest: bytes) -> bytes:
@@ -193,57 +250,67 @@ def seal_text(seq: int, digest: bytes) -> bytes:
     return b"%d:%s" % (seq, digest.hex().encode())
 
 
-def _record(connection: sqlite3.Connection, entries: Entries, sign: Sign) -> Sequence[Logged]:
+def _record(connection: sqlite3.Connection, batch: Iterable[Entries], sign: Sign) -> Sequence[MooringError | None]:
+    """Each in a savepoint of one transaction (sqlite.org/lang_savepoint.html)."""
     with _transaction(connection):
-        connection.executemany(UPSERT_LEASE, map(_row, entries.leases))
-        connection.executemany(
-            UPSERT_HOLDER,
-            [
-                (lease, one.consumer, _text(one.first_at), _text(one.last_at), one.count)
-                for lease, one in entries.holders
-            ],
-        )
-        connection.executemany("DELETE FROM holders WHERE lease = ? AND consumer = ?", entries.gone)
-        if entries.audit:
-            _append(connection, entries.audit, sign)
-        return [_log(connection, event) for event in entries.events]
+        row = connection.execute("SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        before = end = row or (0, FIRST_LINK)
+        outcomes: list[MooringError | None] = []
+        for entries in batch:
+            connection.execute("SAVEPOINT one")
+            try:
+                end = _write(connection, entries, *end)
+                outcomes.append(None)
+            except StoreConflict as error:
+                outcomes.append(error.with_traceback(None))
+            except UnicodeEncodeError:
+                outcomes.append(
+                    InvalidConfig("what is to be recorded holds text that is not Unicode; write it in UTF-8")
+                )
+            if outcomes[-1] is not None:
+                connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+        if end != before:
+            connection.execute(
+                "INSERT OR REPLACE INTO audit_seal (one, seq, digest, key_id, signature) VALUES (1, ?, ?, ?, ?)",
+                (*end, *sign(seal_text(*end))),
+            )
+        return outcomes
 
 
-def _append(connection: sqlite3.Connection, audit: Iterable[AuditEntry], sign: Sign) -> None:
-    row = connection.execute("SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, digest = row or (0, FIRST_LINK)
-    for entry in audit:
+def _write(connection: sqlite3.Connection, entries: Entries, seq: int, digest: bytes) -> tuple[int, bytes]:
+    """Write the entries of one caller; gives the end of the audit chain."""
+    for lease in entries.leases:
+        if not connection.execute(UPSERT_LEASE, _row(lease)).rowcount:
+            raise StoreConflict(f"lease {lease.id} is over already")
+    for statement, holders in ((NEW_HOLDER, entries.holders), (USED, entries.uses)):
+        for lease_id, one in holders:
+            values = (one.consumer, _text(one.first_at), _text(one.last_at), one.count, lease_id)
+            if not connection.execute(statement, values).rowcount and statement is NEW_HOLDER:
+                raise StoreConflict(f"lease {lease_id} was taken back")
+    connection.executemany("DELETE FROM holders WHERE lease = ? AND consumer = ?", entries.gone)
+    for entry in entries.audit:
         body = body_of(entry)
         seq, digest = seq + 1, link(digest, body)
         connection.execute("INSERT INTO audit (seq, body, digest) VALUES (?, ?, ?)", (seq, body, digest))
-    key_id, signature = sign(seal_text(seq, digest))
-    connection.execute(
-        "INSERT OR REPLACE INTO audit_seal (one, seq, digest, key_id, signature) VALUES (1, ?, ?, ?, ?)",
-        (seq, digest, key_id, signature),
-    )
+    for event in entries.events:
+        _log(connection, event)
+    return seq, digest
 
 
-def _log(connection: sqlite3.Connection, event: Logged) -> Logged:
-    values = (_text(event.at), event.event, event.connector_id, msgspec.json.encode(event.body).decode())
+def _log(connection: sqlite3.Connection, event: Logged) -> None:
+    body = msgspec.json.encode(readable(event.body)).decode()
+    values = (_text(event.at), event.event, readable(event.connector_id), body)
     cursor = connection.execute("INSERT INTO events (at, event, connector_id, body) VALUES (?, ?, ?, ?)", values)
     seq = cursor.lastrowid or 0
-    if seq > MOST_EVENTS:
-        connection.execute("DELETE FROM events WHERE seq <= ?", (seq - MOST_EVENTS,))
-    return msgspec.structs.replace(event, seq=seq)
+    if seq >= MOST_EVENTS and not seq % EVENTS_AT_ONCE:
+        connection.execute("DELETE FROM events WHERE seq <= ?", (seq - MOST_EVENTS + EVENTS_AT_ONCE,))
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
-    """All or nothing. While another process writes, it is tried again, with short pauses that differ."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            break
-        except sqlite3.OperationalError as error:
-            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                raise
-        time.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311  no secret
+    """All or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
@@ -255,29 +322,12 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
 
 def _row(lease: Lease) -> tuple[Any, ...]:
     values = {name: getattr(lease, name) for name in FIELDS}
-    values["undo"] = msgspec.json.encode(lease.undo).decode()
     for name in ("issued_at", "expires_at"):
         values[name] = values[name] and _text(values[name])
+    values["undo"] = msgspec.json.encode(lease.undo).decode()
     return tuple(values.values())
-
-
-def _holder_row(lease: str, holder: Holder) -> tuple[Any, ...]:
-    return lease, holder.consumer, _text(holder.first_at), _text(holder.last_at), holder.count
-
-
-def _beginning(text: str) -> tuple[str, str]:
-    """The bounds of all texts that begin so."""
-    return text, text + "\U0010ffff"
 
 
 def _text(moment: datetime) -> str:
     """An instant that sorts as text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _json(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
-        pass
-    raise StoreUnavailable("a record in the store is damaged; restore a backup")

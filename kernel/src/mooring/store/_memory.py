@@ -90,7 +90,7 @@ class MemoryStore:
 
     async def changes(self) -> int:
         """See `Store.changes`."""
-        return self._changes
+        return self._changes + self._ledger.withdrawn
 
     async def keys(self) -> Sequence[KeyRecord]:
         """See `Store.keys`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 
 import msgspec
 
+from mooring.errors import MooringError, StoreConflict
 from mooring.records import LIVE, Audited, Entries, Holder, Lease, LeaseState, Logged, Sealing
-from mooring.store._ledger import FIRST_LINK, MOST_EVENTS, body_of, link, seal_text
+from mooring.store._ledger import FIRST_LINK, MOST_EVENTS, body_of, link, not_text, readable, seal_text
 
 
 class MemoryLedger:
@@ -19,33 +22,71 @@ class MemoryLedger:
         self._holders: dict[str, dict[str, Holder]] = {}
         self._audit: list[Audited] = []
         self._sealing: Sealing | None = None
-        self._events: list[Logged] = []
+        self._events: deque[Logged] = deque(maxlen=MOST_EVENTS)
         self._last = 0
+        self.withdrawn = 0
+        """How often a lease was taken back."""
 
-    async def record(self, entries: Entries, sign: Callable[[bytes], tuple[str, bytes]]) -> Sequence[Logged]:
+    async def record(
+        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+    ) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
-        links = self._linked(entries)
-        if links:
-            key_id, signature = sign(seal_text(links[-1].seq, links[-1].digest))
-            self._sealing = Sealing(seq=links[-1].seq, digest=links[-1].digest, key_id=key_id, signature=signature)
-        self._audit += links
+        count = len(self._audit)
+        outcomes = [self._write(entries) for entries in batch]
+        if len(self._audit) > count:
+            end = self._audit[-1]
+            key_id, signature = sign(seal_text(end.seq, end.digest))
+            self._sealing = Sealing(seq=end.seq, digest=end.digest, key_id=key_id, signature=signature)
+        return outcomes
+
+    def _write(self, entries: Entries) -> MooringError | None:
+        if problem := self._problem(entries):
+            return problem
         for lease in entries.leases:
-            self._leases[lease.id] = msgspec.structs.replace(lease, holders=())
-        for lease_id, holder in entries.holders:
-            holders = self._holders.setdefault(lease_id, {})
-            known = holders.get(holder.consumer)
-            if known is not None:
-                last = max(known.last_at, holder.last_at)
-                holder = msgspec.structs.replace(known, last_at=last, count=known.count + holder.count)  # noqa: PLW2901
-            holders[holder.consumer] = holder
+            known = self._leases.get(lease.id)
+            if known is not None and known.state != lease.state and lease.state not in ("active", "expired"):
+                self.withdrawn += 1
+        self._leases.update((lease.id, msgspec.structs.replace(lease, holders=())) for lease in entries.leases)
+        for lease_id, holder in (*entries.holders, *entries.uses):
+            if lease_id in self._leases:
+                self._hold(lease_id, holder)
         for lease_id, consumer in entries.gone:
             self._holders.get(lease_id, {}).pop(consumer, None)
-        numbered = [
-            msgspec.structs.replace(event, seq=self._last + number) for number, event in enumerate(entries.events, 1)
-        ]
-        self._last += len(numbered)
-        self._events = [*self._events, *numbered][-MOST_EVENTS:] if numbered else self._events
-        return numbered
+        for entry in entries.audit:
+            before = self._audit[-1].digest if self._audit else FIRST_LINK
+            body = body_of(entry)
+            self._audit.append(Audited(seq=len(self._audit) + 1, body=body, digest=link(before, body)))
+        for event in entries.events:
+            self._last += 1
+            self._events.append(msgspec.structs.replace(event, seq=self._last, body=readable(event.body)))
+        return None
+
+    def _problem(self, entries: Entries) -> MooringError | None:
+        leases = {lease.id: lease for lease in entries.leases}
+        for lease_id in leases:
+            known = self._leases.get(lease_id)
+            if known is not None and known.state in ("revoked", "expired"):
+                return StoreConflict(f"lease {lease_id} is over already")
+        for lease_id, _ in entries.holders:
+            lease = leases.get(lease_id) or self._leases.get(lease_id)
+            if lease is None or lease.state != "active":
+                return StoreConflict(f"lease {lease_id} was taken back")
+        try:
+            msgspec.json.encode((entries.leases, entries.holders, entries.uses))
+        except UnicodeEncodeError:
+            return not_text()
+        return None
+
+    def _held(self, lease_id: str) -> list[Holder]:
+        return sorted(self._holders.get(lease_id, {}).values(), key=lambda one: (one.first_at, one.consumer))
+
+    def _hold(self, lease_id: str, holder: Holder) -> None:
+        holders = self._holders.setdefault(lease_id, {})
+        known = holders.get(holder.consumer)
+        if known is not None:
+            last = max(known.last_at, holder.last_at)
+            holder = msgspec.structs.replace(known, last_at=last, count=known.count + holder.count)
+        holders[holder.consumer] = holder
 
     async def leases(
         self,
@@ -60,7 +101,7 @@ class MemoryLedger:
         """See `Ledger.leases`."""
         known = None if states is None else set(states)
         found = [
-            msgspec.structs.replace(one, holders=tuple(self._holders.get(one.id, {}).values()))
+            msgspec.structs.replace(one, holders=tuple(self._held(one.id)))
             for one in self._leases.values()
             if (lease is None or one.id.startswith(lease))
             and connector_id in (None, one.connector_id)
@@ -81,7 +122,8 @@ class MemoryLedger:
 
     async def events(self, *, after: int, most: int = 1000) -> Sequence[Logged]:
         """See `Ledger.events`."""
-        return [event for event in self._events if event.seq > after][:most]
+        oldest = self._last - len(self._events)  # the number before the first that is kept
+        return list(islice(self._events, max(after - oldest, 0), max(after - oldest, 0) + most))
 
     async def last_event(self) -> int:
         """See `Ledger.last_event`."""
@@ -94,13 +136,3 @@ class MemoryLedger:
     async def sealing(self) -> Sealing | None:
         """See `Ledger.sealing`."""
         return self._sealing
-
-    def _linked(self, entries: Entries) -> list[Audited]:
-        links: list[Audited] = []
-        seq = len(self._audit)
-        digest = self._audit[-1].digest if self._audit else FIRST_LINK
-        for entry in entries.audit:
-            body = body_of(entry)
-            seq, digest = seq + 1, link(digest, body)
-            links.append(Audited(seq=seq, body=body, digest=digest))
-        return links

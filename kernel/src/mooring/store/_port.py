@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from mooring.errors import RecordDamaged
+from mooring.errors import MooringError, RecordDamaged
 from mooring.records import Audited, Entries, Lease, LeaseState, Logged, Sealing
 from mooring.types import Connector, Sealed, Struct
 
@@ -59,11 +59,16 @@ class UndoEntry(Struct):
 class Ledger(Protocol):
     """Leases, the audit log and the numbered event log. Every method may raise as `Store`'s do."""
 
-    async def record(self, entries: Entries, sign: Callable[[bytes], tuple[str, bytes]]) -> Sequence[Logged]:
-        """Write all of it, durably, or nothing; gives the events with their numbers.
+    async def record(
+        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+    ) -> Sequence[MooringError | None]:
+        """Write entries durably, in one transaction; gives for each why it alone was not written, if so.
+
+        It is a `StoreConflict` where a lease is not any more as it must be, and `InvalidConfig` where text is no
+        Unicode.
 
         Args:
-            entries: what to write.
+            batch: what to write; each is written whole or not at all.
             sign: gives a key's id and a signature of the end of the audit chain.
         """
         ...
