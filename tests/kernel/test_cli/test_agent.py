@@ -67,6 +67,21 @@ def test_who_has_the_token_gets_what_is_fresh(agent) -> None:
     assert [ask(variables) for _ in range(3)] == [(200, SECRET)] * 3
 
 
+def test_what_is_in_use_is_renewed_before_it_ends(agent, cli, monkeypatch) -> None:
+    """Nobody asks any more, but the first time; a lease comes in the place of that one."""
+    monkeypatch.setenv("ACME_LIFE", "6")
+    _, variables = agent()
+    assert ask(variables) == (200, SECRET)
+    command = [sys.executable, "-m", "mooring", "events", "--follow", "--after", "0", "-o", "json"]
+    command += ["--type", "CredentialsIssued", "--type", "CredentialsRefreshed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        issued, refreshed = (json.loads(following.stdout.readline()) for _ in range(2))
+        following.terminate()
+    assert (issued["event"], refreshed["event"]) == ("CredentialsIssued", "CredentialsRefreshed")
+    assert refreshed["before"] == issued["lease"]
+    assert refreshed["at"] < issued["expires_at"]
+
+
 def test_nobody_else_gets_anything(agent) -> None:
     _, variables = agent()
     token, port = variables["ACME_ASK_WITH"], urlsplit(variables["ACME_URL"]).port

@@ -186,7 +186,9 @@ def test_a_store_that_is_none_is_left_as_it_is(cli, registered, file, home, kind
 
 def test_a_store_that_was_cut_within_its_last_page_is_found_by_the_check(cli, registered, home) -> None:
     """SQLite takes the rest for zeros, and notices when it is read."""
-    rows = "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200) SELECT n, 'c', '{}', '2100', 0, '' FROM n"
+    rows = (
+        "WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 200) SELECT n, 'c', '{}', '2100', 0, '' FROM n"
+    )
     change(home, f"INSERT INTO undo_log {rows}")  # the last page is of this table
     path = home / "mooring.db"
     path.write_bytes(path.read_bytes()[:-1000])

@@ -1,4 +1,4 @@
-"""`mooring lease`, `connector delete --revoke`: what is listed, renewed and taken back, and what is said of the rest."""
+"""`mooring lease`, `connector delete --revoke`: what is listed, renewed, taken back, and said of the rest."""
 
 import json
 import re

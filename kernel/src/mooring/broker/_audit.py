@@ -10,7 +10,7 @@ import msgspec
 from mooring.broker._books import PURPOSE
 from mooring.broker._desk import Desk
 from mooring.errors import VaultError
-from mooring.records import Audited, AuditEntry
+from mooring.records import Audited, AuditEntry, Sealing
 from mooring.store import FIRST_LINK, link, seal_text
 from mooring.types import Secret, Struct
 
@@ -51,14 +51,18 @@ async def verify(desk: Desk, *, expected: str | None = None) -> AuditReport:
         expected: a digest that was told before; it must be one of the chain's.
     """
     seq, digest, problems, known = 0, FIRST_LINK, list[str](), expected is None
-    async for one in _links(desk, 0):
-        if one.seq != seq + 1:
-            problems.append(f"entries {seq + 1} to {one.seq - 1} are missing")
-        if not hmac.compare_digest(link(digest, one.body), one.digest):
-            problems.append(f"entry {one.seq} is not as it was written, or does not follow entry {seq}")
-        seq, digest = one.seq, one.digest
-        known = known or digest.hex() == expected
-    problems += await _end(desk, seq, digest)
+    sealing, read_to = None, -1
+    while seq != read_to and (sealing is None or sealing.seq > seq):  # what was written meanwhile is read too
+        read_to = seq
+        async for one in _links(desk, seq):
+            if one.seq != seq + 1:
+                problems.append(f"entries {seq + 1} to {one.seq - 1} are missing")
+            if not hmac.compare_digest(link(digest, one.body), one.digest):
+                problems.append(f"entry {one.seq} is not as it was written, or does not follow entry {seq}")
+            seq, digest = one.seq, one.digest
+            known = known or digest.hex() == expected
+        sealing = await desk.books.ledger.sealing()
+    problems += await _end(desk, seq, digest, sealing)
     if not known:
         problems.append("no entry has the digest that was expected; entries were removed from the end, or all replaced")
     return AuditReport(entries=seq, digest=digest.hex(), problems=tuple(problems))
@@ -86,9 +90,8 @@ async def _links(desk: Desk, after: int) -> AsyncGenerator[Audited, None]:
         after = page[-1].seq
 
 
-async def _end(desk: Desk, seq: int, digest: bytes) -> list[str]:
+async def _end(desk: Desk, seq: int, digest: bytes, sealing: Sealing | None) -> list[str]:
     """What is wrong with the signed end of the chain."""
-    sealing = await desk.books.ledger.sealing()
     if sealing is None:
         return ["the end of the log is not signed"] if seq else []
     if (sealing.seq, sealing.digest) != (seq, digest):
