@@ -190,7 +190,7 @@ def _moment(moment: datetime) -> str:
 def renew(run: Run, lease: str, format: str) -> None:
     """Issue credentials like those of a lease, new ones. They are printed in clear, as `mooring issue` does.
 
-    The old ones are handed out no more by this, but work until they end; to end them: mooring lease revoke.
+    The old ones work until they end; to end them sooner: mooring lease revoke.
     """
 
     async def work(broker: Broker) -> tuple[Lease, Issued, str]:
