@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -75,7 +76,10 @@ def test_what_is_in_use_is_renewed_before_it_ends(agent, cli, monkeypatch) -> No
     command = [sys.executable, "-m", "mooring", "events", "--follow", "--after", "0", "-o", "json"]
     command += ["--type", "CredentialsIssued", "--type", "CredentialsRefreshed"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        timer = threading.Timer(ENDS, following.kill)
+        timer.start()
         issued, refreshed = (json.loads(following.stdout.readline()) for _ in range(2))
+        timer.cancel()
         following.terminate()
     assert (issued["event"], refreshed["event"]) == ("CredentialsIssued", "CredentialsRefreshed")
     assert refreshed["before"] == issued["lease"]

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -36,7 +37,7 @@ Follow = Callable[..., subprocess.Popen[str]]
 @pytest.fixture
 def follow() -> Iterator[Follow]:
     """Follow in a process of its own, which heeds SIGINT."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
     def follow(*arguments: str) -> subprocess.Popen[str]:
         code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -51,11 +52,13 @@ def follow() -> Iterator[Follow]:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
         )
-        started.append(process)
+        started.append((process, threading.Timer(ENDS, process.kill)))  # so that no test waits for ever
+        started[-1][1].start()
         return process
 
     yield follow
-    for process in started:
+    for process, timer in started:
+        timer.cancel()
         with process:
             process.kill()
 

@@ -5,9 +5,11 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 import yaml
 
+import mooring
 from mooring.types import instant
 
 FIRST = ("-r", "acme-bucket", "-i", "first")
@@ -126,6 +128,20 @@ def test_what_has_ended_is_over(cli, issue, monkeypatch) -> None:
     assert [(one["id"], one["state"]) for one in leases(cli, "--all")] == [(lease, "expired")]
     assert revoked(cli, lease) == []
     assert cli("lease", "revoke", lease).stderr == f"The lease {lease} is expired already.\n"
+
+
+def test_what_has_ended_is_over_though_nobody_has_written_it_down(cli, issue, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_LIFE", "0.01")
+    lease = issue()["lease"]
+
+    async def look() -> None:
+        async with mooring.open_broker(system_plugins=[], sweep=False) as broker:
+            assert (await broker.lease(lease)).state == "expired"
+            assert [one.state for one in await broker.leases(states=None)] == ["expired"]
+            assert [one.id for one in await broker.leases(states=("expired",))] == [lease]
+            assert [*await broker.leases(), *await broker.revoke(lease)] == []
+
+    anyio.run(look)
 
 
 def test_show(cli, issue) -> None:

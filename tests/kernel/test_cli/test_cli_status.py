@@ -95,6 +95,17 @@ def test_what_could_not_be_revoked(cli, registered) -> None:
     assert "not revoked yet" in cli("status").stdout
 
 
+def test_it_does_not_do_what_is_due(cli, registered, home) -> None:
+    cli("connector", "update", "one", "--mode=stubborn", "--no-verify")
+    lease = json.loads(cli("issue", "one", *FIRST).stdout)["lease"]
+    cli("lease", "revoke", lease, code=7)
+    with closing(sqlite3.connect(home / "mooring.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE undo_log SET due_at = '2001-01-01T00:00:00+00:00'")
+    assert [told(cli)["unrevoked"][0]["attempts"] for _ in range(2)] == [1, 1]
+    cli("connector", "list")
+    assert told(cli)["unrevoked"][0]["attempts"] == 2
+
+
 def test_endpoints_by_the_event_log(cli, registered, home) -> None:
     now = datetime.now(UTC)
     until = (now + timedelta(seconds=30)).isoformat()
