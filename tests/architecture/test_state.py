@@ -23,6 +23,8 @@ ALLOWED = {
     ("cli._connectors", "short"): "click's groups are objects of modules",
     ("cli._vault", "group"): "click's groups are objects of modules",
     ("cli._backup", "group"): "click's groups are objects of modules",
+    ("cli._leases", "group"): "click's groups are objects of modules",
+    ("cli._audit", "group"): "click's groups are objects of modules",
     ("cli._lazy", "CONTEXT"): "a table of settings that nothing writes",
     ("cli._shells", "SHELLS"): "a table of formats that nothing writes",
     ("cli._types", "NAMES"): "a table of words that nothing writes",

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -65,6 +66,24 @@ def test_who_has_the_token_gets_what_is_fresh(agent) -> None:
     assert urlsplit(variables["ACME_URL"]).hostname == "127.0.0.1"
     assert len(variables["ACME_ASK_WITH"]) >= 40
     assert [ask(variables) for _ in range(3)] == [(200, SECRET)] * 3
+
+
+def test_what_is_in_use_is_renewed_before_it_ends(agent, cli, monkeypatch) -> None:
+    """Nobody asks any more, but the first time; a lease comes in the place of that one."""
+    monkeypatch.setenv("ACME_LIFE", "6")
+    _, variables = agent()
+    assert ask(variables) == (200, SECRET)
+    command = [sys.executable, "-m", "mooring", "events", "--follow", "--after", "0", "-o", "json"]
+    command += ["--type", "CredentialsIssued", "--type", "CredentialsRefreshed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        timer = threading.Timer(ENDS, following.kill)
+        timer.start()
+        issued, refreshed = (json.loads(following.stdout.readline()) for _ in range(2))
+        timer.cancel()
+        following.terminate()
+    assert (issued["event"], refreshed["event"]) == ("CredentialsIssued", "CredentialsRefreshed")
+    assert refreshed["before"] == issued["lease"]
+    assert refreshed["at"] < issued["expires_at"]
 
 
 def test_nobody_else_gets_anything(agent) -> None:

@@ -300,3 +300,21 @@ def test_what_no_process_can_have_is_the_plugins_fault(variables, files) -> None
     made = tuple(m.EnvironmentFile(variable=one, name=name, content=m.Secret("x")) for one, name in files)
     with pytest.raises(m.BrokenPlugin, match="names variables or files that no process can have"):
         sound(bind(powered), m.Environment(variables=variables, files=made))
+
+
+FOLLOWS = """
+import os, subprocess, sys
+from urllib.request import ProxyHandler, Request, build_opener
+request = Request(os.environ["ACME_URL"], headers={"Authorization": os.environ["ACME_ASK_WITH"]})
+build_opener(ProxyHandler({})).open(request).read()
+command = [sys.executable, "-m", "mooring", "events", "--follow", "--after", "0", "-o", "json"]
+with subprocess.Popen([*command, "-t", "CredentialsRefreshed"], stdout=subprocess.PIPE, text=True) as following:
+    print(following.stdout.readline(), end="")
+    following.terminate()
+"""
+
+
+def test_with_refresh_what_is_in_use_is_renewed_while_the_command_runs(process, registered, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_LIFE", "6")
+    command = ("exec", "--refresh", "one", "-r", "acme-bucket", "-i", "first", "--", sys.executable, "-c", FOLLOWS)
+    assert '"event":"CredentialsRefreshed"' in process(*command).stdout

@@ -33,7 +33,7 @@ async def find(desk: Desk, lease: str) -> Lease:
     if len(lease) >= ID_PREFIX_LENGTH:
         found = await desk.books.ledger.leases(lease=lease)
         if len(found) == 1:
-            return found[0]
+            return _seen(desk, found[0])
     raise UnknownLease(f"no lease is named {lease!r}; see: mooring lease list")
 
 
@@ -45,21 +45,22 @@ async def select(
     consumer: str | None = None,
     states: Iterable[LeaseState] | None = LIVE,
 ) -> Sequence[Lease]:
-    """Leases that match all filters. Those whose end has come are expired, also if nobody has written that down yet."""
+    """Leases that match all filters."""
     connector_id = None if connector is None else await _connector_id(desk, connector)
     wanted = None if states is None else set(states)
     stored = wanted if wanted is None or "expired" not in wanted else {*wanted, *LIVE}
     found = await desk.books.ledger.leases(
         connector_id=connector_id, resource=resource, consumer=consumer, states=stored
     )
-    now = desk.clock.now()
-    seen = [
-        msgspec.structs.replace(one, state="expired")
-        if one.state in LIVE and one.expires_at is not None and one.expires_at <= now
-        else one
-        for one in found
-    ]
+    seen = (_seen(desk, one) for one in found)
     return [one for one in seen if wanted is None or one.state in wanted]
+
+
+def _seen(desk: Desk, lease: Lease) -> Lease:
+    """The lease as it is now: one whose end has come is expired, also if nobody has written that down yet."""
+    if lease.state in LIVE and lease.expires_at is not None and lease.expires_at <= desk.clock.now():
+        return msgspec.structs.replace(lease, state="expired")
+    return lease
 
 
 async def ended(desk: Desk, lease: str, error: MooringError | None = None) -> None:

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STATES: tuple[str, ...] = get_args(LeaseState)
 BAD = ("revoking", "irrevocable")
 """The states in which something went wrong."""
-REVOCABLE = {"real": "yes", "role-wide": "role-wide", "none": "no"}
 
 group = LazyGroup(
     "lease",
@@ -71,7 +69,7 @@ def filters(command: F) -> F:
 @click.option(
     "--state",
     "states",
-    type=click.Choice(STATES),
+    type=click.Choice(get_args(LeaseState)),
     multiple=True,
     help="In this state; repeatable. Else those that may still work.",
 )
@@ -115,9 +113,13 @@ def _row(lease: Lease) -> tuple[str | Sequence[str], ...]:
         where(lease),
         lease.access,
         remaining(lease.expires_at) or "never",
-        REVOCABLE[lease.revocation],
+        _revocable(lease),
         [holder.consumer for holder in lease.holders],
     )
+
+
+def _revocable(lease: Lease) -> str:
+    return {"real": "yes", "none": "no"}.get(lease.revocation, lease.revocation)
 
 
 def state_of(lease: Lease) -> LeaseState:
@@ -168,7 +170,7 @@ def show(run: Run, lease: str, output: str) -> None:
         ("narrowed", "yes" if found.narrowed else "no"),
         ("issued", _moment(found.issued_at)),
         ("ends", f"{_moment(found.expires_at)} ({remaining(found.expires_at)})" if found.expires_at else "never"),
-        ("revocable", REVOCABLE[found.revocation]),
+        ("revocable", _revocable(found)),
         ("failures", Bad(f"{found.attempts}: {run.mask(found.error)}") if found.attempts else ""),
     ]
     view: list[Table | str] = [Table(("", ""), [row for row in rows if row[1]])]
@@ -190,7 +192,7 @@ def _moment(moment: datetime) -> str:
 def renew(run: Run, lease: str, format: str) -> None:
     """Issue credentials like those of a lease, new ones. They are printed in clear, as `mooring issue` does.
 
-    The old ones are handed out no more by this, but work until they end; to end them: mooring lease revoke.
+    The old ones work until they end; to end them sooner: mooring lease revoke.
     """
 
     async def work(broker: Broker) -> tuple[Lease, Issued, str]:
