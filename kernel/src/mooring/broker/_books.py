@@ -48,6 +48,8 @@ class Books:
         self._writing = anyio.Lock()
         self._later: list[Logged] = []
         self._uses: deque[tuple[str, str]] = deque()
+        self.repeats = 0
+        """Hand-outs of what had been made before, as far as they are written."""
 
     async def write(
         self,
@@ -112,6 +114,7 @@ class Books:
             self._later = events + self._later
             self._uses.extend(use for use, count in counts.items() for _ in range(count))
             raise ticket.error
+        self.repeats += counts.total()
 
     async def run(self) -> None:
         """Write what may wait, until cancelled."""

@@ -15,6 +15,7 @@ async def verify(
 ) -> Identity:
     """Whom the vendor takes the connector for; with a resource, only if the connector reaches it."""
     about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
+    began = desk.clock.monotonic()
     try:
         with doing("verify", connector, resource_id):
             route = desk.registry.route(connector.type)
@@ -26,11 +27,10 @@ async def verify(
             )
             identity = await _ask(desk, connector, route, request)
     except MooringError as error:
-        desk.books.tell(
-            VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
-        )
+        now, name, took = desk.clock.now(), type(error).__name__, desk.since(began)
+        desk.books.tell(VerificationFailed(at=now, error=name, message=error.message, took=took, **about))
         raise
-    desk.books.tell(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about))
+    desk.books.tell(ConnectorVerified(at=desk.clock.now(), subject=identity.subject, took=desk.since(began), **about))
     return identity
 
 

@@ -84,7 +84,7 @@ class Cache:
         self._clock = clock
         self._shelf = shelf
         self._max_entries = max_entries
-        self._renewing = renewing
+        self.renewing = renewing
         self._jitter = jitter
         self._entries: dict[Key, Entry] = {}
         self._locks: WeakValueDictionary[Key, anyio.Lock] = WeakValueDictionary()
@@ -94,7 +94,7 @@ class Cache:
     def peek(self, key: Key) -> Issued | None:
         """What is at hand and good enough, at once: no lock, no wait. Safe to call from any thread."""
         entry = self._entries.get(key)
-        if entry is None or (age := entry.age) >= (entry.wait_after if self._renewing else entry.renew_after):
+        if entry is None or (age := entry.age) >= (entry.wait_after if self.renewing else entry.renew_after):
             return None
         entry.used = True
         if entry.parked and age >= entry.renew_after:
@@ -146,6 +146,10 @@ class Cache:
             if self._entries.get(due.key) is due.entry and due.entry.valid:
                 self._agenda.add(due.key, due.entry, not_before=max(self._failures.pause(due.key), 1.0))
             raise
+
+    def __len__(self) -> int:
+        """How many sets of credentials are kept."""
+        return len(self._entries)
 
     def leases(self) -> set[str]:
         """The leases of what is kept."""
@@ -219,7 +223,7 @@ class Cache:
             for stale in gone or [next(iter(self._entries))]:
                 self._entries.pop(stale, None)
         self._entries[key] = entry
-        if self._renewing:
+        if self.renewing:
             self._agenda.add(key, entry)
         return entry.issued
 

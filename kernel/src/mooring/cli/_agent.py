@@ -75,7 +75,7 @@ async def open_agent(
         InvalidConfig: programs cannot ask for credentials of that kind.
     """
     with quiet(run):
-        async with opening(run) as broker, open_endpoint() as endpoint:
+        async with opening(run, refresh=True) as broker, open_endpoint() as endpoint:
             environments = []
             for number, wish in enumerate(wishes):
                 one = _Serving(run, broker, endpoint, wish, learn)
