@@ -48,8 +48,9 @@ class Books:
         self._writing = anyio.Lock()
         self._later: list[Logged] = []
         self._uses: deque[tuple[str, str]] = deque()
-        self.repeats = 0
-        """Hand-outs of what had been made before, as far as they are written."""
+        self._written = 0
+        self.first_repeats = 0
+        """Hand-outs of what had been made before to who did not have it yet."""
 
     async def write(
         self,
@@ -90,6 +91,11 @@ class Books:
         """Count one more hand-out to a consumer that is a holder already. Safe to call from any thread."""
         self._uses.append((lease, consumer))
 
+    @property
+    def repeats(self) -> int:
+        """Hand-outs of what had been made before; those that are being written just now are left out."""
+        return self.first_repeats + self._written + len(self._uses)
+
     async def flush(self) -> None:
         """Write what may wait.
 
@@ -114,7 +120,7 @@ class Books:
             self._later = events + self._later
             self._uses.extend(use for use, count in counts.items() for _ in range(count))
             raise ticket.error
-        self.repeats += counts.total()
+        self._written += counts.total()
 
     async def run(self) -> None:
         """Write what may wait, until cancelled."""

@@ -65,7 +65,7 @@ class Figures(Struct):
     entries: int
     """Sets of credentials in the cache."""
     repeats: int
-    """Hand-outs of what had been made before, since the broker was opened; counted within a second."""
+    """Hand-outs of what had been made before, since the broker was opened; what is being written is left out."""
     renewing: bool
     """Whether it renews what is in use by itself, as one that lasts does."""
 

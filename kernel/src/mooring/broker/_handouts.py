@@ -98,7 +98,7 @@ class Handouts:
         now = self._desk.clock.now()
         holder = Holder(consumer=consumer, first_at=now, last_at=now)
         await books.write(holders=[(issued.lease, holder)], audit=[_entry("issue", issued, consumer, now)])
-        books.repeats += 1
+        books.first_repeats += 1
         self._hold(issued, consumer)
 
     async def failed(

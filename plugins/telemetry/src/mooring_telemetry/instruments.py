@@ -9,14 +9,18 @@ Prometheus. Every attribute has few values: those of the installed plugins, or o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
 from threading import Lock
 
+from msgspec import structs
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from mooring.broker import Broker
+from mooring.breakers import Breaker
+from mooring.broker import Broker, Figures
+from mooring.errors import BrokerClosed
 from mooring.events import (
     BreakerOpened,
     ConnectorVerified,
@@ -64,6 +68,24 @@ class Watched:
         """How many are live, by connector type and state."""
         self.asked = True
         """Whether anybody wants to know since then."""
+        self._last = Figures(entries=0, repeats=0, renewing=False)
+
+    @property
+    def figures(self) -> Figures:
+        """What it has at hand, or had when it could be asked last."""
+        with suppress(BrokerClosed):  # in a process that was forked
+            now = self.broker.figures()
+            self._last = structs.replace(
+                now, repeats=max(now.repeats, self._last.repeats)
+            )  # what is counted never falls
+        return self._last
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """Its circuit breakers."""
+        with suppress(BrokerClosed):
+            return self.broker.breakers()
+        return ()
 
 
 class Brokers:
@@ -71,7 +93,7 @@ class Brokers:
 
     def __init__(self) -> None:
         self._watched: tuple[Watched, ...] = ()
-        self._repeats = 0  # of those that are closed: the sum never falls
+        self._repeats = 0  # of those that are closed
         self._lock = Lock()
 
     def add(self, one: Watched) -> None:
@@ -83,31 +105,28 @@ class Brokers:
         """Observe it no more: it is about to close."""
         with self._lock:
             self._watched = tuple(other for other in self._watched if other is not one)
-            self._repeats += one.broker.figures().repeats
+            self._repeats += one.figures.repeats
 
     def hits(self, _: CallbackOptions) -> Iterable[Observation]:
         """What was served without a call."""
         with self._lock:
-            return [Observation(self._repeats + sum(one.broker.figures().repeats for one in self._watched))]
+            return [Observation(self._repeats + sum(one.figures.repeats for one in self._watched))]
 
     def entries(self, _: CallbackOptions) -> Iterable[Observation]:
         """What the caches hold."""
-        with self._lock:
-            return [Observation(sum(one.broker.figures().entries for one in self._watched))]
+        return [Observation(sum(one.figures.entries for one in self._watched))]
 
     def breakers(self, _: CallbackOptions) -> Iterable[Observation]:
         """Endpoints that are left alone, by state."""
-        with self._lock:
-            states = Counter(breaker.state for one in self._watched for breaker in one.broker.breakers())
+        states = Counter(breaker.state for one in self._watched for breaker in one.breakers)
         return [Observation(states[state], {"mooring.breaker.state": state}) for state in ("open", "half-open")]
 
     def leases(self, _: CallbackOptions) -> Iterable[Observation]:
         """Live leases, as of the last look; this has the next look follow."""
-        with self._lock:
-            total: Counter[tuple[str, str]] = Counter()
-            for one in self._watched:
-                one.asked = True
-                total += one.leases
+        total: Counter[tuple[str, str]] = Counter()
+        for one in self._watched:
+            one.asked = True
+            total += one.leases
         names = ("mooring.connector.type", "mooring.lease.state")
         return [Observation(number, dict(zip(names, key, strict=True))) for key, number in total.items()]
 
@@ -138,7 +157,10 @@ class Instruments:
             "mooring.open_breakers", [brokers.breakers], "{breaker}", "Vendor endpoints that are left alone."
         )
         meter.create_observable_gauge(
-            "mooring.live_leases", [brokers.leases], "{lease}", "Leases of the store whose credentials may still work."
+            "mooring.live_leases",
+            [brokers.leases],
+            "{lease}",
+            "Leases of the store that are not over; as it was when they were last collected.",
         )
 
     def take(self, event: Event | Lagged) -> None:

@@ -17,7 +17,6 @@ from opentelemetry import metrics, trace
 
 from mooring.broker import Broker
 from mooring.bus import Bus
-from mooring.errors import MooringError
 from mooring.events import BreakerOpened, DiscoveryStarted, Event, Lagged
 from mooring_telemetry.endpoint import Endpoint, explain, is_wanted, tell
 from mooring_telemetry.instruments import DURATIONS, Brokers, Instruments, Watched
@@ -96,7 +95,7 @@ async def _serve(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -
             task_status.started()
         await anyio.sleep_forever()
     finally:
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        with suppress(Exception), anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await anyio.to_thread.run_sync(endpoint.leave, abandon_on_cancel=True)
 
 
@@ -113,7 +112,7 @@ async def _look(one: Watched) -> None:
     while True:
         if one.asked:
             one.asked = False
-            with suppress(MooringError):  # a store that cannot be read now
+            with suppress(Exception):  # such as a store that cannot be read now
                 found = await one.broker.leases()
                 one.leases = Counter((lease.connector_type, lease.state) for lease in found)
         await anyio.sleep(PAUSE)
