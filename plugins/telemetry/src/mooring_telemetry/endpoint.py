@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Lock
 
+import click
+
 from mooring.errors import InvalidConfig, MooringError
 from mooring.types import Struct
 from mooring_telemetry.instruments import Brokers, Instruments
@@ -114,12 +116,9 @@ def explain(error: Exception) -> str:
     return f"Metrics are not served: {PORT} cannot be had ({reason}); it is tried again"
 
 
-def tell(text: str) -> None:
-    """Say something to who runs this: on stderr in mooring's own commands, which show no logs, else in the log."""
-    import click
-
-    if click.get_current_context(silent=True) is None:
-        log.warning(text)
-    else:
+def tell(level: int, text: str) -> None:
+    """Say something to who runs this: in the log, and on stderr too in mooring's own commands, which show no logs."""
+    log.log(level, text)
+    if isinstance(logging.lastResort, logging.NullHandler):
         with suppress(OSError):
             click.echo(text, err=True)

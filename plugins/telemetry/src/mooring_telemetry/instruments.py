@@ -37,7 +37,7 @@ from mooring.events import (
 )
 
 SCOPE = "mooring_telemetry"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 """The bounds that the conventions give for HTTP, and two more: a vendor has up to a minute."""
 
 DURATIONS: Mapping[type[Event], tuple[str, str]] = {

@@ -83,14 +83,14 @@ async def _serve(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -
     tried = False
     while (problem := await _enter()) is not None:
         if not tried:
-            tell(explain(problem))
+            tell(logging.WARNING, explain(problem))
             task_status.started()
         if not isinstance(problem, OSError):
             return
         tried = True
         await anyio.sleep(PAUSE)
     try:
-        tell(f"Serving metrics at {endpoint.url}.")
+        tell(logging.INFO, f"Serving metrics at {endpoint.url}.")
         if not tried:
             task_status.started()
         await anyio.sleep_forever()
