@@ -86,9 +86,10 @@ async def test_names_keep_to_the_rules_of_prometheus(asked: None) -> None:
             assert not name.endswith(("_total", "_count", "_sum", "_bucket", "_info"))
 
 
-async def test_nothing_is_served_unless_it_was_asked_for() -> None:
+async def test_nothing_is_served_or_said_unless_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     async with memory_broker(Fake(), system_plugins=[plugin]):
         assert recorder.endpoint.url == ""
+    assert not caplog.records
 
 
 async def test_a_broker_that_does_not_last_serves_nothing(asked: None) -> None:

@@ -1,6 +1,6 @@
 """What a broker does, as an OpenTelemetry SDK sees it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -120,6 +120,28 @@ async def test_each_thing_that_took_time_is_a_span_that_stands_by_itself(collect
     assert (failed.attributes or {})["error.type"] == "Unreachable"
 
 
+async def test_how_long_it_took_is_by_the_clock_of_the_broker(collected: Any) -> None:
+    fake, clock = Fake(), ManualClock()
+
+    async def wait(_: Any) -> None:
+        clock.advance(timedelta(seconds=3))
+
+    fake.on["issue_credentials"] = fake.on["verify"] = fake.on["discover"] = wait
+    async with memory_broker(fake, system_plugins=[plugin], clock=clock) as broker:
+        await broker.register("test", type="fake", auth_method="key")
+        await broker.issue("test", **ISSUE)
+        async with broker.discover(resource_type="bucket") as replies:
+            async for _ in replies:
+                pass
+
+    spans = {span.name: span for span in collected.spans()}
+    assert spans.keys() == {"verify fake", "issue bucket", "discover bucket", "discover"}
+    assert {span.end_time - span.start_time for span in spans.values()} == {3_000_000_000}
+    found = collected.metrics()
+    for name in ("issue", "verify", "discovery", "discovery.unit"):
+        assert [point.sum for point in found[f"mooring.{name}.duration"]] == [3.0]
+
+
 async def test_a_discovery_is_a_span_with_a_child_for_each_unit(collected: Any) -> None:
     fake = Fake(resources={"bucket": ("a", "b")})
 
@@ -152,6 +174,9 @@ async def test_discoveries_that_their_callers_left_are_given_up_in_the_end(colle
         spans.take(happened.DiscoveryStarted(at=NOW, connectors=1, discovery=str(number)))
 
     assert len(collected.spans()) == 3
+    last = str(MOST_DISCOVERIES + 1)
+    spans.take(happened.DiscoveryFinished(at=NOW, connectors=1, resources=0, failures=0, discovery=last))
+    assert len(collected.spans()) == 4
 
 
 async def test_breakers_that_open_are_counted(collected: Any) -> None:
