@@ -10,7 +10,7 @@ from trio.testing import MockClock
 import mooring as m
 from mooring.broker import Budgets, Failed, Finished, Found
 from mooring.errors import AuthFailed, BrokenPlugin, Overdue, Throttled, UnknownConnector
-from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound
+from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound, UnitDiscovered
 from mooring.store import MemoryStore
 from mooring.testing import Fake, VirtualClock, example, memory_broker, powered
 
@@ -408,8 +408,11 @@ async def test_events():
         await register(broker, resource_type="bucket")
         async with broker.subscribe() as events:
             await discovered(broker)
-            seen = [await anext(events) for _ in range(4)]
-    assert [type(one) for one in seen] == [DiscoveryStarted, ResourceFound, ResourceFound, DiscoveryFinished]
+            seen = [await anext(events) for _ in range(5)]
+    kinds = [DiscoveryStarted, ResourceFound, ResourceFound, UnitDiscovered, DiscoveryFinished]
+    assert [type(one) for one in seen] == kinds
+    assert {seen[0].discovery, seen[3].discovery, seen[4].discovery} == {seen[0].discovery} != {""}
     assert seen[0].connectors == 1
     assert (seen[1].connector, seen[1].resource_type, seen[1].resource_id) == ("mine", "bucket", "a")
-    assert (seen[3].connectors, seen[3].resources, seen[3].failures) == (1, 2, 0)
+    assert (seen[3].resource_type, seen[3].unit, seen[3].resources) == ("bucket", "", 2)
+    assert (seen[4].connectors, seen[4].resources, seen[4].failures) == (1, 2, 0)

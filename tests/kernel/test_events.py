@@ -3,7 +3,7 @@
 import inspect
 import re
 import typing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from mooring.types import Secret
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BASES = {events.Event, events.ConnectorEvent, events.LeaseEvent}
 EVENTS = [one for one in vars(events).values() if inspect.isclass(one) and issubclass(one, Event) and one not in BASES]
-SAMPLES = {str: "x", int: 3, bool: True, datetime: NOW, type(None): None}
+SAMPLES = {str: "x", int: 3, bool: True, datetime: NOW, timedelta: timedelta(seconds=2), type(None): None}
 
 
 def sample(event: type[Event]) -> Event:
@@ -46,8 +46,8 @@ def test_every_event_comes_back_from_the_wire_as_itself(event: type[Event]) -> N
 
 @pytest.mark.parametrize("event", [*EVENTS, Lagged])
 def test_no_field_of_an_event_could_hold_a_secret(event: type) -> None:
-    """Only texts, numbers, flags and instants: no Secret, no Any, no mapping that anything could be put in."""
-    plain = {str, int, bool, datetime, type(None)}
+    """Only texts, numbers, flags, instants and spans: no Secret, no Any, no mapping that anything could be put in."""
+    plain = {str, int, bool, datetime, timedelta, type(None)}
     for field in msgspec.structs.fields(event):
         parts = set(typing.get_args(field.type)) or {field.type}
         assert all(part in plain or isinstance(part, str) for part in parts), field.name

@@ -5,13 +5,13 @@ Events are for observers and may be dropped by a slow one; nothing that must not
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mooring.types import Access, Struct
 
 
 class Event(Struct, tag_field="event"):
-    """The base of every event."""
+    """The base of every event. What has `took` began so long before `at`."""
 
     at: datetime
 
@@ -42,6 +42,7 @@ class ConnectorVerified(ConnectorEvent, tag=True):
     """The vendor accepted a connector's credentials."""
 
     subject: str
+    took: timedelta = timedelta(0)
 
 
 class VerificationFailed(ConnectorEvent, tag=True):
@@ -49,12 +50,15 @@ class VerificationFailed(ConnectorEvent, tag=True):
 
     error: str
     message: str
+    took: timedelta = timedelta(0)
 
 
 class DiscoveryStarted(Event, tag=True):
     """Connectors are being asked what they reach."""
 
     connectors: int
+    discovery: str = ""
+    """Its id, which its other events bear too."""
 
 
 class ResourceFound(ConnectorEvent, tag=True):
@@ -71,6 +75,19 @@ class DiscoveryFailed(ConnectorEvent, tag=True):
     unit: str
     error: str
     message: str
+    discovery: str = ""
+    took: timedelta = timedelta(0)
+
+
+class UnitDiscovered(ConnectorEvent, tag=True):
+    """A connector has named everything of one resource type in one unit."""
+
+    resource_type: str
+    unit: str
+    resources: int
+    discovery: str = ""
+    took: timedelta = timedelta(0)
+    """Since the connector was asked: with opening its session."""
 
 
 class DiscoveryFinished(Event, tag=True):
@@ -79,6 +96,8 @@ class DiscoveryFinished(Event, tag=True):
     connectors: int
     resources: int
     failures: int
+    discovery: str = ""
+    took: timedelta = timedelta(0)
 
 
 class CredentialsIssued(ConnectorEvent, tag=True):
@@ -91,6 +110,7 @@ class CredentialsIssued(ConnectorEvent, tag=True):
     expires_at: datetime | None
     narrowed: bool
     lease: str = ""
+    took: timedelta = timedelta(0)
 
 
 class CredentialsRefreshed(ConnectorEvent, tag=True):
@@ -102,6 +122,7 @@ class CredentialsRefreshed(ConnectorEvent, tag=True):
     before: str
     """The lease whose credentials they replace; those are good until they end."""
     expires_at: datetime | None
+    took: timedelta = timedelta(0)
 
 
 class RefreshFailed(ConnectorEvent, tag=True):
@@ -113,6 +134,7 @@ class RefreshFailed(ConnectorEvent, tag=True):
     expires_at: datetime | None
     error: str
     message: str
+    took: timedelta = timedelta(0)
 
 
 class LeaseEvent(ConnectorEvent):
@@ -167,6 +189,7 @@ class IssueFailed(ConnectorEvent, tag=True):
     consumer: str
     error: str
     message: str
+    took: timedelta = timedelta(0)
 
 
 class KeyRotated(Event, tag=True):

@@ -4,7 +4,7 @@ from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
 from mooring.broker._books import Books
 from mooring.broker._broker import Broker
-from mooring.broker._desk import Budgets, Desk
+from mooring.broker._desk import Budgets, Desk, Figures
 from mooring.broker._discover import Discovery, Failed, Finished, Found
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
@@ -20,6 +20,7 @@ __all__ = [
     "Desk",
     "Discovery",
     "Failed",
+    "Figures",
     "Finished",
     "Found",
     "KeyStatus",

@@ -63,6 +63,9 @@ class Books:
         """Uses that could not be written yet."""
         self.used: Callable[[tuple[str, str]], None] = self._uses.append
         """Count one more hand-out of a lease to a consumer that is a holder already. Safe to call from any thread."""
+        self._written = 0
+        self.first_repeats = 0
+        """Hand-outs of what had been made before to who did not have it yet."""
 
     async def write(
         self,
@@ -104,6 +107,11 @@ class Books:
             self._later.popleft()
             self._dropped += 1
 
+    @property
+    def repeats(self) -> int:
+        """Hand-outs of what had been made before; those that are being written just now are left out."""
+        return self.first_repeats + self._written + self._counts.total() + len(self._uses)
+
     async def flush(self) -> None:
         """Write what may wait.
 
@@ -120,6 +128,7 @@ class Books:
         try:
             await self._post(self._entries(counts, waiting, dropped))
             written = True
+            self._written += counts.total()
         finally:
             if not written:  # also when cancelled
                 self._counts.update(counts)

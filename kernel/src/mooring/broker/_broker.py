@@ -18,7 +18,7 @@ from mooring.breakers import Breaker
 from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register, _revoke, _undo, _verify
 from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
-from mooring.broker._desk import DRAFT, Desk, guard
+from mooring.broker._desk import DRAFT, Desk, Figures, guard
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
@@ -518,6 +518,11 @@ class Broker:
     def breakers(self) -> Sequence[Breaker]:
         """The vendor endpoints that have not answered lately, as this process sees them."""
         return self._desk.breakers.all()
+
+    def figures(self) -> Figures:
+        """What this process has at hand, in numbers."""
+        cache, books = self._desk.cache, self._desk.books
+        return Figures(entries=len(cache), repeats=books.repeats, renewing=cache.renewing)
 
     # -- audit and events -----------------------------------------------------------------------------------------
 

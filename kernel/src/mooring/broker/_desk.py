@@ -62,6 +62,17 @@ class Target(Struct):
     resource_id: str | None
 
 
+class Figures(Struct):
+    """What one broker has at hand, in numbers; cheap to ask."""
+
+    entries: int
+    """Sets of credentials in the cache."""
+    repeats: int
+    """Hand-outs of what had been made before, since the broker was opened; what is being written is left out."""
+    renewing: bool
+    """Whether it renews what is in use by itself, as one that lasts does."""
+
+
 class Desk:
     """The rooms of one broker, handed in, and the steps that verbs share."""
 
@@ -98,6 +109,10 @@ class Desk:
         self.opened = opened
         self.lifespans = Lifespans(bus, tools)
         self._noted: list[MasterKey] = []
+
+    def since(self, began: float) -> timedelta:
+        """How long ago that instant of the monotonic clock was."""
+        return timedelta(seconds=self.clock.monotonic() - began)
 
     async def find(self, name_or_id: str) -> Connector:
         """The connector of that name, id or unique beginning of an id, or `UnknownConnector`."""

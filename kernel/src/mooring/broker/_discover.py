@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import anyio
@@ -20,7 +22,7 @@ from mooring.errors import (
     UnknownConnectorType,
     UnsupportedResource,
 )
-from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound
+from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound, UnitDiscovered
 from mooring.hookspecs import DiscoverRequest
 from mooring.registry import Route
 from mooring.store import Connectors
@@ -46,6 +48,7 @@ class Finished(Struct):
     resource_type: str
     unit: str
     count: int
+    took: timedelta = timedelta(0)
 
 
 class Failed(Struct):
@@ -55,6 +58,7 @@ class Failed(Struct):
     resource_type: str | None
     unit: str
     error: MooringError
+    took: timedelta = timedelta(0)
 
 
 Discovery = Found | Finished | Failed
@@ -74,7 +78,8 @@ async def discover(
     desk: Desk, connectors: Connectors, resource_type: str | None, resource_id: str | None
 ) -> AsyncGenerator[AsyncIterator[Discovery], None]:
     """Ask the connectors; a connector that the filter rules out is not asked."""
-    desk.books.tell(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors)))
+    began, id = desk.clock.monotonic(), uuid.uuid4().hex
+    desk.books.tell(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors), discovery=id))
 
     async def ask(job: Connector | RecordDamaged, reply: Reply) -> None:
         if isinstance(job, RecordDamaged):
@@ -84,27 +89,38 @@ async def discover(
 
     async with (
         desk.bus.scatter((*connectors, *connectors.damaged), ask, limit=MAX_CONNECTORS) as replies,
-        aclosing(_read(desk, replies, len(connectors))) as found,
+        aclosing(_read(desk, replies, len(connectors), began, id)) as found,
     ):
         yield found
 
 
-async def _read(desk: Desk, replies: Any, connectors: int) -> AsyncGenerator[Discovery, None]:
+async def _read(desk: Desk, replies: Any, connectors: int, began: float, id: str) -> AsyncGenerator[Discovery, None]:
     resources = failures = 0
     async for reply in replies:
-        found = reply.value if reply.error is None else _failed(reply.job, None, "", reply.error)
+        found = reply.value
+        if reply.error is not None:  # all are asked at once
+            found = _failed(reply.job, None, "", reply.error, desk.since(began))
         resources += isinstance(found, Found)
         failures += isinstance(found, Failed)
-        _publish(desk, found)
+        _publish(desk, found, id)
         yield found
-    at = desk.clock.now()
-    desk.books.tell(DiscoveryFinished(at=at, connectors=connectors, resources=resources, failures=failures))
+    desk.books.tell(
+        DiscoveryFinished(
+            at=desk.clock.now(),
+            connectors=connectors,
+            resources=resources,
+            failures=failures,
+            discovery=id,
+            took=desk.since(began),
+        )
+    )
 
 
 async def _ask_connector(
     desk: Desk, connector: Connector, resource_type: str | None, resource_id: str | None, reply: Reply
 ) -> None:
     """One session a connector; its units are asked at once."""
+    began = desk.clock.monotonic()
     with doing("discover", connector):
         route = desk.registry.route(connector.type)
         wanted = _questions(desk, connector, route, resource_type, resource_id)
@@ -116,14 +132,17 @@ async def _ask_connector(
                 scope.deadline = math.inf  # from here on each unit has a budget of its own
 
                 async def ask(question: Question, tell: Reply) -> None:
-                    await _ask_unit(desk, connector, route, session, question, tell)
+                    await _ask_unit(desk, connector, route, session, question, tell, began)
 
                 scattered = desk.bus.scatter(questions, ask, limit=MAX_UNITS, budget=desk.budgets.discover)
                 async with scattered as replies:
                     async for one in replies:
                         about = one.job.request
-                        failure = one.error and _failed(connector, about.resource_type, about.unit.name, one.error)
-                        await reply(failure or cast("Discovery", one.value))
+                        if one.error is not None:
+                            kind, unit, took = about.resource_type, about.unit.name, desk.since(began)
+                            await reply(_failed(connector, kind, unit, one.error, took))
+                        else:
+                            await reply(cast("Discovery", one.value))
                 scope.deadline = anyio.current_time() + desk.budgets.discover.total_seconds()  # to close the session
 
 
@@ -171,7 +190,7 @@ def _questions(
 
 
 async def _ask_unit(
-    desk: Desk, connector: Connector, route: Route, session: Any, question: Question, reply: Reply
+    desk: Desk, connector: Connector, route: Route, session: Any, question: Question, reply: Reply, began: float
 ) -> None:
     request, count = question.request, 0
     with doing("discover", connector, request.resource_id), guard(route, "discover"):
@@ -191,7 +210,8 @@ async def _ask_unit(
                     continue
                 count += 1
                 await reply(Found(connector=connector, resource=found))
-    await reply(Finished(connector=connector, resource_type=request.resource_type, unit=request.unit.name, count=count))
+    kind, unit, took = request.resource_type, request.unit.name, desk.since(began)
+    await reply(Finished(connector=connector, resource_type=kind, unit=unit, count=count, took=took))
 
 
 def _unread(desk: Desk, error: RecordDamaged) -> Connector:
@@ -200,22 +220,37 @@ def _unread(desk: Desk, error: RecordDamaged) -> Connector:
     return Connector(id=error.id, name=error.name, type=error.type, auth_method="", created_at=now, updated_at=now)
 
 
-def _failed(connector: Connector, resource_type: str | None, unit: str, error: Exception | None) -> Failed:
+def _failed(
+    connector: Connector, resource_type: str | None, unit: str, error: Exception | None, took: timedelta = timedelta(0)
+) -> Failed:
     known = error if isinstance(error, MooringError) else BrokenPlugin(f"discovery failed: {type(error).__name__}")
     known.stamp(verb="discover", connector=connector.name, type=connector.type)
-    return Failed(connector=connector, resource_type=resource_type, unit=unit, error=known)
+    return Failed(connector=connector, resource_type=resource_type, unit=unit, error=known, took=took)
 
 
-def _publish(desk: Desk, found: Discovery) -> None:
+def _publish(desk: Desk, found: Discovery, id: str) -> None:
     at, connector = desk.clock.now(), found.connector
     about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
     if isinstance(found, Found):
         kind, name = found.resource.type, found.resource.id
         desk.bus.publish(ResourceFound(at=at, resource_type=kind, resource_id=name, **about))
     elif isinstance(found, Failed):
-        error, message = type(found.error).__name__, found.error.message
         desk.books.tell(
             DiscoveryFailed(
-                at=at, resource_type=found.resource_type, unit=found.unit, error=error, message=message, **about
+                at=at,
+                resource_type=found.resource_type,
+                unit=found.unit,
+                error=type(found.error).__name__,
+                message=found.error.message,
+                discovery=id,
+                took=found.took,
+                **about,
+            )
+        )
+    else:
+        kind, unit, count = found.resource_type, found.unit, found.count
+        desk.bus.publish(
+            UnitDiscovered(
+                at=at, resource_type=kind, unit=unit, resources=count, discovery=id, took=found.took, **about
             )
         )

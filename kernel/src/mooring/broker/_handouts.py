@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from mooring.broker._desk import Desk
@@ -31,7 +31,9 @@ class Handouts:
         """Whether it is on record that a consumer has these. Safe to call from any thread."""
         return (issued.lease, consumer) in self._holders
 
-    async def made(self, issued: Issued, undoing: Undoing, before: Issued | None, *, wide: bool) -> None:
+    async def made(
+        self, issued: Issued, undoing: Undoing, before: Issued | None, *, wide: bool, took: timedelta
+    ) -> None:
         """New credentials: their lease, who gets them, and when what was made for them is undone.
 
         Args:
@@ -39,6 +41,7 @@ class Handouts:
             undoing: what issuing has made at the vendor.
             before: those in whose place they are.
             wide: whether the plugin can take them back together with all others of their role.
+            took: how long making them took.
 
         Raises:
             StoreError: it could not be written; they must not leave.
@@ -68,10 +71,13 @@ class Handouts:
                 expires_at=ends,
                 narrowed=issued.narrowed,
                 lease=lease.id,
+                took=took,
                 **about,
             )
         else:
-            made = CredentialsRefreshed(at=now, lease=lease.id, before=before.lease, expires_at=ends, **about)
+            made = CredentialsRefreshed(
+                at=now, lease=lease.id, before=before.lease, expires_at=ends, took=took, **about
+            )
         action = "issue" if before is None else "refresh"
         entry = _entry(action, issued, issued.consumer, now, marks=self._marks(issued.credentials))
         with _recorded():
@@ -100,17 +106,19 @@ class Handouts:
         except StoreConflict:
             await self._desk.cache.drop(issued.lease)
             return False
+        books.first_repeats += 1
         self._hold(issued, consumer)
         return True
 
     async def failed(
-        self, connector: Connector, key: Key, consumer: str, error: MooringError, before: Issued | None
+        self, connector: Connector, key: Key, consumer: str, error: MooringError, before: Issued | None, took: timedelta
     ) -> None:
         """There are no (new) credentials."""
         now, name = self._desk.clock.now(), type(error).__name__
         what: dict[str, Any] = {"resource_type": key.resource_type, "resource_id": key.resource_id}
         what |= {"connector_id": connector.id, "connector": connector.name}
         about = what | {"at": now, "error": name, "message": error.message, "connector_type": connector.type}
+        about["took"] = took
         event = (
             IssueFailed(consumer=consumer, **about)
             if before is None

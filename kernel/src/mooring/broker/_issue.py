@@ -236,18 +236,19 @@ class Issuer:
         self, connector: Connector, route: Route, key: Key, consumer: str, *, before: Issued | None = None
     ) -> Issued:
         """New credentials, on record. Those in the place of others go to nobody yet."""
+        began = self._desk.clock.monotonic()
         try:
             with doing("issue", connector, key.resource_id):
                 return await self._ask(connector, route, key, consumer, before)
         except MooringError as error:
             asked = not isinstance(error, Unreachable) or error.asked
             if asked or before is None:  # that nobody was asked to renew is no news
-                await self._handouts.failed(connector, key, consumer, error, before)
+                await self._handouts.failed(connector, key, consumer, error, before, self._desk.since(began))
             raise
 
     async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str, before: Issued | None) -> Issued:
         desk, undoing, failed = self._desk, self._desk.undoing(connector), True
-        asked_at = desk.clock.now()
+        asked_at, began = desk.clock.now(), desk.clock.monotonic()
         config = await desk.open_config(connector, route)
         try:
             with (
@@ -274,8 +275,9 @@ class Issuer:
                 credentials=credentials,
                 lease=undoing.lease,
             )
+            wide, took = route.revoke_all is not None, desk.since(began)
             with anyio.CancelScope(shield=True):  # on record and kept, or neither
-                await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
+                await self._handouts.made(issued, undoing, before, wide=wide, took=took)
             failed = False
             return issued
         finally:

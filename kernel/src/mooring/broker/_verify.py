@@ -15,6 +15,7 @@ async def verify(
 ) -> Identity:
     """Whom the vendor takes the connector for; with a resource, only if the connector reaches it."""
     about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
+    began = desk.clock.monotonic()
     try:
         with doing("verify", connector, resource_id):
             route = desk.registry.route(connector.type)
@@ -26,10 +27,11 @@ async def verify(
             )
             identity = await _ask(desk, connector, route, request)
     except MooringError as error:
-        failed = VerificationFailed(at=desk.clock.now(), error=type(error).__name__, message=error.message, **about)
+        now, name, took = desk.clock.now(), type(error).__name__, desk.since(began)
+        failed = VerificationFailed(at=now, error=name, message=error.message, took=took, **about)
         desk.books.tell(failed, desk.entry("verify", connector, error))
         raise
-    verified = ConnectorVerified(at=desk.clock.now(), subject=identity.subject, **about)
+    verified = ConnectorVerified(at=desk.clock.now(), subject=identity.subject, took=desk.since(began), **about)
     desk.books.tell(verified, desk.entry("verify", connector))
     return identity
 

@@ -90,7 +90,7 @@ class Cache:
         self._now, self._monotonic = clock.now, clock.monotonic
         self._shelf = shelf
         self._max_entries = max_entries
-        self._renewing = renewing
+        self.renewing = renewing
         self._jitter = jitter
         self._entries: dict[Key, Entry] = {}
         self._locks: WeakValueDictionary[Key, anyio.Lock] = WeakValueDictionary()
@@ -160,6 +160,10 @@ class Cache:
         """Have them due again after a pause."""
         if due.entry.kept and due.entry.valid:
             self._agenda.add(due.key, due.entry, not_before=max(self._failures.pause(due.key), 1.0))
+
+    def __len__(self) -> int:
+        """How many sets of credentials are kept."""
+        return len(self._entries)
 
     def due(self) -> Iterable[Due[Key]]:
         """What is to be renewed now, each entry once: its window is open, and somebody has used it."""
@@ -236,7 +240,7 @@ class Cache:
         return found if entry.age < entry.renew_after else None
 
     def _entry(self, key: Key, issued: Issued) -> Entry:
-        return Entry(issued, self._clock, ttl=key.ttl, jitter=self._jitter(), renewing=self._renewing)
+        return Entry(issued, self._clock, ttl=key.ttl, jitter=self._jitter(), renewing=self.renewing)
 
     def _keep(self, key: Key, entry: Entry) -> None:
         self._let_go(key)
@@ -245,7 +249,7 @@ class Cache:
             for stale in gone or list(islice(self._entries, max(1, self._max_entries // 16))):
                 self._let_go(stale)
         self._entries[key] = entry
-        if self._renewing:
+        if self.renewing:
             self._agenda.add(key, entry)
 
     def _let_go(self, key: Key) -> None:
