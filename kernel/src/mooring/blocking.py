@@ -183,8 +183,15 @@ class BlockingBroker:
         if route.blocking_client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no synchronous clients")
 
-        def renew() -> Credentials:
-            return self.issue(connector, access=access, **wish).credentials
+        last = issued
+
+        def renew(refused: Credentials | None = None) -> Credentials:
+            nonlocal last
+            if refused is not None and refused == last.credentials:
+                last = self.issue(connector, access=access, refused=last.lease, **wish)
+            else:
+                last = self.issue(connector, access=access, **wish)
+            return last.credentials
 
         request = BlockingClientRequest(
             credentials=issued.credentials,

@@ -241,13 +241,11 @@ class RevokeRequest(Struct):
 
 
 class ClientRequest(Struct):
-    """Make a ready client of credentials; `renew` gives fresh ones whenever the client needs them.
-
-    Given credentials that the vendor has refused, it gives others.
-    """
+    """Make a ready client of credentials; see `mooring.held` for what such a client needs."""
 
     credentials: Credentials
     renew: Callable[..., Awaitable[Credentials]]
+    """`renew()` gives those that are good now; `renew(refused=...)` others than those that the vendor has refused."""
     resource_type: str
     resource_id: str | None
 
@@ -256,7 +254,7 @@ class BlockingClientRequest(Struct):
     """The same for synchronous hosts: `renew` blocks, and may be called from any thread."""
 
     credentials: Credentials
-    renew: Callable[[], Credentials]
+    renew: Callable[..., Credentials]
     resource_type: str
     resource_id: str | None
 

@@ -341,10 +341,12 @@ class Broker:
         access: Access = "read",
         ttl: timedelta | None = None,
         consumer: str | None = None,
+        refused: str = "",
     ) -> Issued | None:
         """What `issue` would serve again at once, or None. Never waits; safe to call from any thread."""
         wish = Wish(connector, resource_type, resource_id, access, ttl)
-        return self._issuer.peek(wish, consumer or self._desk.consumer)
+        issued = self._issuer.peek(wish, consumer or self._desk.consumer)
+        return None if issued is not None and issued.lease == refused else issued
 
     async def explain(
         self,

@@ -248,7 +248,7 @@ class Issuer:
                 credentials=credentials,
                 lease=str(uuid.uuid4()),
             )
-            await self._handouts.made(issued, undoing, before, wide=route.revoke_all is not None)
+            await self._handouts.made(issued, undoing, before, wide=_wide(connector, route, key))
             failed = False
             return issued
         finally:
@@ -283,6 +283,12 @@ def _reply(issued: Issued, consumer: str, known: Resolved, *, cached: bool) -> I
 def _shared(connector: Connector, route: Route) -> bool:
     """Whether other processes get the same; the machine's own identity depends on a process's environment."""
     return not route.auth_method(connector.auth_method).implicit
+
+
+def _wide(connector: Connector, route: Route, key: Key) -> bool:
+    """Whether what is issued can be taken back together with all else of its role."""
+    types = route.auth_method(connector.auth_method).role_wide
+    return route.revoke_all is not None and (types is None or key.resource_type in types)
 
 
 def fingerprint(connector: Connector) -> str:
