@@ -56,11 +56,11 @@ async def _release(desk: Desk, lease: Lease) -> Lease:
 
 async def _undo(desk: Desk, lease: Lease) -> Lease:
     """Undo what issuing has made: written down as wanted first, so that a crash only delays it."""
-    lease = await change(desk, lease, "revoking")
     now = desk.clock.now()
     entries = [one for one in await desk.store.undos(connector_id=lease.connector_id) if one.id in lease.undo]
-    for entry in entries:
+    for entry in entries:  # from here on the sweep of any broker does it
         await desk.store.put_undo(msgspec.structs.replace(entry, due_at=now))
+    lease = await change(desk, lease, "revoking")
     await undo(desk, entries)
     for one in await desk.books.ledger.leases(lease=lease.id):
         return one
