@@ -35,9 +35,7 @@ def token_of(issued: m.Issued) -> str:
     return access.token.reveal()
 
 
-async def test_a_consumer_s_token_is_revoked_and_the_others_live_on(
-    cluster: Any, namespace: str, issuer: Any
-) -> None:
+async def test_a_consumer_s_token_is_revoked_and_the_others_live_on(cluster: Any, namespace: str, issuer: Any) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps/settings"
     async with memory_broker(connector) as broker:
         await broker.register("lab", type="kubernetes", auth_method="token", config={"cluster_name": "lab"} | issuer)
@@ -123,7 +121,7 @@ async def test_a_process_killed_while_it_revokes(
 
     async with m.open_broker() as broker:
         with anyio.fail_after(PATIENCE_SECONDS):
-            while (await broker.lease(issued.lease)).state != "revoked":
+            while (await broker.lease(issued.lease)).state != "revoked":  # noqa: ASYNC110  (as above)
                 await anyio.sleep(0.1)
         assert cluster.secrets(namespace) == []
         assert cluster.status(f"/api/v1/namespaces/{namespace}/configmaps", token_of(issued)) == 401
