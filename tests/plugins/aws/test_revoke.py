@@ -138,7 +138,8 @@ class Iam:
     def AssumeRole(self, asked: Any) -> Any:  # noqa: N802
         return self.replies.credentials("AssumeRole")
 
-    AssumeRoleWithWebIdentity = AssumeRole  # the same shape, under another name that botocore does not check
+    def AssumeRoleWithWebIdentity(self, asked: Any) -> Any:  # noqa: N802
+        return self.replies.credentials("AssumeRoleWithWebIdentity")
 
     def GetRolePolicy(self, asked: Any) -> Any:  # noqa: N802
         assert (asked.parameters["RoleName"], asked.parameters["PolicyName"]) == ("data", "AWSRevokeOlderSessions")
@@ -177,6 +178,16 @@ async def test_a_key_of_another_account_would_deny_a_stranger_so_the_role_does_i
     async with opened("iam-role", role_arn=ROLE, **fake_key) as session:
         await connector.revoke_all(session, m.RevokeRequest(before=session.context.clock.now()))
     assert {signer for call, signer in account.calls if "RolePolicy" in call} == {"ASIAEXAMPLEEXAMPLE00"}
+
+
+async def test_with_a_web_identity_the_role_does_it(account: Iam, opened: Any, fake: Any) -> None:
+    place = {"region": "eu-west-1", "endpoint_url": fake.url, "web_identity_token": "eyJhbGci.eyJzdWIi.c2lnbmVk"}
+    async with opened("web-identity", role_arn=ROLE, **place) as session:
+        await connector.revoke_all(session, m.RevokeRequest(before=session.context.clock.now()))
+    assert [(call, signer) for call, signer in account.calls if "RolePolicy" in call] == [
+        ("GetRolePolicy", "ASIAEXAMPLEEXAMPLE00"),
+        ("PutRolePolicy", "ASIAEXAMPLEEXAMPLE00"),
+    ]
 
 
 @pytest.mark.parametrize("skew", [timedelta(0), timedelta(minutes=10), timedelta(minutes=-10)])
