@@ -200,6 +200,19 @@ async def test_the_instant_is_by_the_clock_of_aws(account: Iam, opened: Any, fak
     assert not denies(account.policy, before + skew + timedelta(seconds=2))
 
 
+@pytest.mark.parametrize(
+    "date",
+    ["", "soon", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 2026 99:99:99 GMT"],
+)
+async def test_a_date_that_cannot_be_is_not_believed(account: Iam, opened: Any, fake_key: Any, date: str) -> None:
+    account.date = date or " "
+    async with opened("iam-role", role_arn=ROLE, **fake_key) as session:
+        before = session.context.clock.now()
+        await connector.revoke_all(session, m.RevokeRequest(before=before))
+    assert denies(account.policy, before)
+    assert not denies(account.policy, before + timedelta(seconds=3))
+
+
 def dated(date: Any, **more: Any) -> Any:
     condition = {"DateLessThan": {"aws:TokenIssueTime": date}} | more.pop("condition", {})
     statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition} | more

@@ -123,3 +123,5 @@ def test_the_endpoint_of_another_address(settle: Any, monkeypatch: pytest.Monkey
     )
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ann:word@aws.example.org")
     assert connector.endpoint(settle("implicit", region="eu-west-1")) == "aws.example.org"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ann:wo/rd@[")
+    assert connector.endpoint(settle("implicit", region="eu-west-1")) == "an endpoint whose address is none"

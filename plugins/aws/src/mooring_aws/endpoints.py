@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from mooring_aws import ids
 from mooring_aws.credentials import GENERAL
+from mooring_aws.errors import plain
 from mooring_aws.settings import AwsConfig
 
 VARIABLE = "AWS_ENDPOINT_URL"
@@ -33,7 +34,9 @@ def endpoints_of(config: AwsConfig) -> dict[str, str]:
 def host_of(config: AwsConfig) -> str:
     """The host of the STS that a connector calls."""
     url = endpoint_of(config, "sts")
-    return urlsplit(url).netloc.rpartition("@")[2] if url else f"sts.{config.home}.{ids.domain_of(config.home)}"
+    if url is None:
+        return f"sts.{config.home}.{ids.domain_of(config.home)}"
+    return urlsplit(plain(url)).netloc or "an endpoint whose address is none"
 
 
 def variables(endpoints: Mapping[str, str]) -> dict[str, str]:

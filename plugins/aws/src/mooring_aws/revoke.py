@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 POLICY = "AWSRevokeOlderSessions"
 """As IAM's console names it, so that each finds what the other did."""
 KEY = "aws:TokenIssueTime"
+MOST_SKEW = timedelta(minutes=15)
+"""AWS takes no signature of a clock that is further off.
+
+Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+"""
 SECOND = timedelta(seconds=1)
 """AWS says when a session began, and what time it is (RFC 9110, `Date`), in whole seconds."""
 
@@ -82,14 +87,16 @@ async def _caller(
         answer = await session.sts("GetCallerIdentity", keys)
     if answer.get("Account") != account:
         raise m.Rejected(f"the connector's role is of account {account}, its session is not; check that it speaks STS")
-    return keys, _time_of(answer)
+    return keys, _time_of(answer, session.context.clock.now())
 
 
-def _time_of(answer: Mapping[str, Any]) -> datetime | None:
+def _time_of(answer: Mapping[str, Any], ours: datetime) -> datetime | None:
+    """What time it was there, if that can be."""
     try:
-        return m.instant(parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]))
-    except (KeyError, TypeError, ValueError):
+        theirs = m.instant(parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]))
+    except (LookupError, TypeError, ValueError, ArithmeticError, m.InvalidConfig):
         return None
+    return theirs if abs(theirs - ours) <= MOST_SKEW else None
 
 
 async def _date_of(session: AwsSession, keys: Keys, role: str) -> datetime | None:
