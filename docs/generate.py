@@ -385,8 +385,12 @@ def _connector_type(plugin: Any) -> Iterator[str]:
             ("Auth methods", items(reached.auth_methods) if reached.auth_methods else "all"),
         ])  # fmt: skip
     yield "## Auth methods"
-    yield table(("Auth method", "Temporary", "Shortest", "Usual", "Longest", "Off by default"), [
-        (f"[`{one.name}`](#{one.name})", _yes(one.temporary), *_life(one.lifetime), _yes(one.implicit))
+    wide = hasattr(plugin, "revoke_all")
+    yield table(("Auth method", "Temporary", "Shortest", "Usual", "Longest", "Taken back", "Off by default"), [
+        (
+            f"[`{one.name}`](#{one.name})", _yes(one.temporary), *_life(one.lifetime),
+            _revocation(one, wide=wide), _yes(one.implicit),
+        )
         for one in kind.auth_methods
     ])  # fmt: skip
     yield (
@@ -401,6 +405,14 @@ def _connector_type(plugin: Any) -> Iterator[str]:
 
 def _yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+def _revocation(method: types.AuthMethod, *, wide: bool) -> str:
+    if method.revocable:
+        return "where something was made for it"
+    if not wide or method.role_wide == ():
+        return ""
+    return "role-wide" + (f": {items(method.role_wide)}" if method.role_wide else "")
 
 
 def _life(lifetime: types.Lifetime | None) -> tuple[str, str, str]:

@@ -5,21 +5,38 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import socket
 import time
+import uuid
 from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 import mooring as m
 from mooring.testing import Fake
 
+REVOKED = set()
+"""The tokens that the vendor takes no more."""
+
 
 async def opens(issued, resource_id):
-    return issued.credentials.token.reveal().rpartition(":")[2] in ("*", resource_id)
+    token = issued.credentials.token.reveal()
+    return token.rpartition(":")[2] in ("*", resource_id) and token.split(":")[1] not in REVOKED
 
 
 class Good(Fake):
+    @m.hookimpl
+    def describe(self):
+        found = super().describe()
+        methods = tuple(replace(method, revocable=True) for method in found.auth_methods)
+        return replace(found, auth_methods=methods)
+
+    @m.hookimpl
+    def endpoint(self, config):
+        return "vendor.example.org"
+
     @m.hookimpl
     async def verify(self, session, request):
         if session.config.key.reveal() != "c4n4ry-of-the-kit":
@@ -30,11 +47,15 @@ class Good(Fake):
     @m.hookimpl
     async def issue_credentials(self, session, request):
         await anyio.lowlevel.checkpoint()
-        return m.BearerToken(
-            token=m.Secret(f"issued-c4n4ry:{request.resource_id}"),
-            expires_at=session.context.clock.now() + request.ttl,
-            narrowed=True,
-        )
+        name, ends = str(uuid.uuid4()), session.context.clock.now() + request.ttl
+        entry = await session.context.undo.begin({"token": name})
+        await session.context.undo.keep(entry, ends)
+        token = m.Secret(f"issued-c4n4ry:{name}:{request.resource_id}")
+        return m.BearerToken(token=token, expires_at=ends, narrowed=True)
+
+    @m.hookimpl
+    async def undo(self, session, step):
+        REVOKED.add(step["token"])
 
 
 class Slow(Good):
@@ -94,14 +115,14 @@ class Longer(Good):
     @m.hookimpl
     async def issue_credentials(self, session, request):
         ends = session.context.clock.now() + timedelta(hours=6)
-        return m.BearerToken(token=m.Secret(f"issued-c4n4ry:{request.resource_id}"), expires_at=ends, narrowed=True)
+        return m.BearerToken(token=m.Secret(f"issued-c4n4ry:x:{request.resource_id}"), expires_at=ends, narrowed=True)
 
 
 class Wide(Good):
     @m.hookimpl
     async def issue_credentials(self, session, request):
         ends = session.context.clock.now() + request.ttl
-        return m.BearerToken(token=m.Secret("issued-c4n4ry:*"), expires_at=ends, narrowed=True)
+        return m.BearerToken(token=m.Secret("issued-c4n4ry:x:*"), expires_at=ends, narrowed=True)
 
 
 class Chatty(Good):
@@ -146,6 +167,56 @@ class Single(Good):
             return await super().verify(session, request)
         finally:
             self.busy -= 1
+
+
+class Unkept(Good):
+    @m.hookimpl
+    async def issue_credentials(self, session, request):
+        ends = session.context.clock.now() + request.ttl
+        token = m.Secret(f"issued-c4n4ry:{uuid.uuid4()}:{request.resource_id}")
+        return m.BearerToken(token=token, expires_at=ends, narrowed=True)
+
+
+class Lingering(Good):
+    @m.hookimpl
+    async def undo(self, session, step):
+        pass
+
+
+class Sweeping(Good):
+    @m.hookimpl
+    async def undo(self, session, step):
+        REVOKED.update(self.made)
+
+    @m.hookimpl
+    async def issue_credentials(self, session, request):
+        issued = await super().issue_credentials(session, request)
+        self.made = [*getattr(self, "made", []), issued.token.reveal().split(":")[1]]
+        return issued
+
+
+class Resolving(Good):
+    @m.hookimpl
+    def endpoint(self, config):
+        return socket.getaddrinfo("localhost", 443)[0][0].name
+
+
+class Wavering(Good):
+    @m.hookimpl
+    def endpoint(self, config):
+        return str(uuid.uuid4())
+
+
+class Laden(Good):
+    @m.hookimpl
+    def endpoint(self, config):
+        return importlib.import_module("wave").__name__  # it stands for an SDK
+
+
+class Telling(Good):
+    @m.hookimpl
+    def endpoint(self, config):
+        return f"{config.key.reveal()}@vendor.example.org"
 
 
 KINDS = {kind.__name__: kind for kind in Good.__subclasses__()} | {"Good": Good}

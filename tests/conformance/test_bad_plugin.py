@@ -46,6 +46,13 @@ BROKEN = {
     "Longer": ("test_credentials_end_as_asked", "a shorter ttl is not honoured"),
     "Wide": ("test_credentials_open_their_resource_and_no_other", "narrowed credentials open another resource"),
     "Chatty": ("test_no_secret_shows", "a secret of the connector shows"),
+    "Unkept": ("test_what_is_revocable_is_revoked", "nothing is kept in the undo log"),
+    "Lingering": ("test_what_is_revocable_is_revoked", "credentials still work"),
+    "Sweeping": ("test_what_is_revocable_is_revoked", "another consumer's credentials are gone too"),
+    "Resolving": ("test_the_endpoint_is_pure", "endpoint() makes a call: socket.getaddrinfo"),
+    "Wavering": ("test_the_endpoint_is_pure", "endpoint() gives something else each time"),
+    "Laden": ("test_the_endpoint_is_pure", "endpoint() loads wave"),
+    "Telling": ("test_the_endpoint_is_pure", "endpoint() shows a secret"),
     "Leaving": ("test_cancelled_anywhere_it_leaves_nothing", "a cancelled call leaves a task behind"),
     "Single": ("test_many_callers_at_once", "failed in verify"),
 }
@@ -57,7 +64,9 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
     def run(kind: str, check: str = "") -> pytest.RunResult:
         pytester.makepyfile(test_suite=SUITE.format(kind=kind))
-        return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", *(("-k", check) if check else ()))
+        # without hypothesis, whose import after a failed exception group trips over a bug of CPython 3.11 (gh-106905)
+        options = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        return pytester.runpytest_subprocess("-q", *options, *(("-k", check) if check else ()))
 
     return run
 

@@ -56,5 +56,6 @@ class TestToken(ConnectorConformance):
             resource_type="kubernetes-cluster",
             resource_id="lab",
             reaches=partial(reads, cluster, namespace),
+            forgets_within=60,  # an API server's cache takes a token for ten seconds
             sdks=("kubernetes", "kubernetes_asyncio", "aiohttp", "yaml"),
         )

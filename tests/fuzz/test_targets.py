@@ -26,6 +26,9 @@ ELSEWHERE: dict[str, str] = {
     "mooring.testing._conformance:ConnectorConformance.test_describing_loads_no_sdk": "it reads what it has written",
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
+    "mooring.testing._conformance:ConnectorConformance.test_the_endpoint_is_pure": "it reads what it has written",
+    "mooring_aws.endpoints:host_of": "tests/plugins/aws/test_settings.py",
+    "mooring_aws.revoke:_time_of": "tests/plugins/aws/test_revoke.py: dates that cannot be",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
     "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py: names of scratch files of ours",
 }

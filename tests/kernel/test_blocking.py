@@ -265,6 +265,17 @@ def test_the_client_is_the_synchronous_one_and_renews():
             assert renew(second).token.reveal() == "here-3"
 
 
+def test_a_client_whose_credentials_were_refused_gets_others_once():
+    with open_blocking(fake := Fake(), powered) as broker:
+        broker.register("mine", type="fake", auth_method="key")
+        with broker.client("mine", **A) as renew:
+            first = renew()
+            second = renew(refused=first)
+            assert (first.token.reveal(), second.token.reveal()) == ("here-1", "here-2")
+            assert renew(refused=first) == renew() == second
+    assert fake.issued == 2
+
+
 def test_there_may_be_no_client():
     class Owner(Fake):
         @m.hookimpl

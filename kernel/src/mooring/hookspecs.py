@@ -241,13 +241,11 @@ class RevokeRequest(Struct):
 
 
 class ClientRequest(Struct):
-    """Make a ready client of credentials; `renew` gives fresh ones whenever the client needs them.
-
-    Given credentials that the vendor has refused, it gives others.
-    """
+    """Make a ready client of credentials; see `mooring.held` for what such a client needs."""
 
     credentials: Credentials
     renew: Callable[..., Awaitable[Credentials]]
+    """`renew()` gives those that are good now; `renew(refused=...)` others than those that the vendor has refused."""
     resource_type: str
     resource_id: str | None
 

@@ -128,6 +128,8 @@ class AuthMethod(Struct):
     """Whether it takes the identity of the machine that mooring runs on; off unless the configuration allows it."""
     revocable: bool = False
     """Whether what it issues can be taken back from one consumer alone; then no two consumers share it."""
+    role_wide: tuple[str, ...] | None = None
+    """The resource types whose credentials the plugin's `revoke_all` takes back; all, if None."""
 
 
 class ResourceType(Struct):

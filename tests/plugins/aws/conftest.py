@@ -229,6 +229,7 @@ class Replies:
     refusal = staticmethod(refusal)
     signature = staticmethod(signature)
     json = staticmethod(web.json_response)
+    xml = staticmethod(xml)
 
 
 @pytest.fixture

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from botocore.config import Config as BotocoreConfig
+from botocore.exceptions import ClientError
 
 import mooring as m
 from mooring_aws import AwsCredentials, connector
@@ -46,7 +50,7 @@ async def test_a_client_renews_before_its_credentials_end_once_for_many(fake: An
         await anyio.sleep(0.01)
         return made(2, HOUR)
 
-    async with connector.client(request(made(1, MINUTE), renew)) as session, session.client("sts") as sts:
+    async with connector.client(request(made(1, -MINUTE), renew)) as session, session.client("sts") as sts:
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(sts.get_caller_identity)
@@ -65,15 +69,148 @@ async def test_a_client_with_fresh_or_endless_credentials_renews_nothing(fake: A
             await sts.get_caller_identity()
 
 
-async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(fake: Any, made: Any) -> None:
+async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(
+    fake: Any, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
     async def renew() -> m.Credentials:
+        asked.append(1)
         raise m.Unreachable("no answer")
 
     async with connector.client(request(made(1, MINUTE), renew)) as session, session.client("sts") as sts:
+        monkeypatch.setattr("mooring.held._now", lambda: datetime.now(UTC) + MINUTE * 5 / 6)
         await sts.get_caller_identity()
+        assert asked
     async with connector.client(request(made(1, -MINUTE), renew)) as session, session.client("sts") as sts:
         with pytest.raises(m.Unreachable):
             await sts.get_caller_identity()
+
+
+async def test_credentials_of_a_quarter_are_not_renewed_at_every_use(
+    fake: Any, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As botocore renews them; here others are asked for with a third of the life left, then ever more seldom."""
+    asked, began, late = [], datetime.now(UTC), timedelta(0)
+    monkeypatch.setattr("mooring.held._now", lambda: began + late)
+    first = made(1, 15 * MINUTE)
+
+    async def renew() -> m.Credentials:
+        asked.append(late)
+        return first
+
+    async with connector.client(request(first, renew)) as session, session.client("sts") as sts:
+        for minutes in (0, 4, 9, 10.1, 10.2, 11, 12, 13.3, 13.4, 13.5, 14.4, 14.5):
+            late = MINUTE * minutes
+            await sts.get_caller_identity()
+    assert [round(one / MINUTE, 1) for one in asked] == [10.1, 13.4, 14.5]
+
+
+def refusing(fake: Any, replies: Any, code: str, *keys: str) -> None:
+    """Let the fake refuse what is signed with these keys."""
+
+    async def answer(asked: Any) -> Any:
+        if asked.signer in keys:
+            return replies.refusal(code, "The security token included in the request is expired", 403)
+        return await fake.whoami(asked)
+
+    fake.answer = answer
+
+
+REFUSALS = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId")
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_what_aws_refuses_is_renewed_once_for_fifty_callers(
+    fake: Any, made: Any, replies: Any, code: str
+) -> None:
+    asked, first, arns = [], made(1, HOUR), set()
+
+    async def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return made(2, HOUR)
+
+    refusing(fake, replies, code, first.access_key_id)
+
+    async def use(sts: Any) -> None:
+        arns.add((await sts.get_caller_identity())["Arn"][-16:])
+
+    async with (
+        connector.client(request(first, renew)) as session,
+        session.client("sts") as sts,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(50):
+            tasks.start_soon(use, sts)
+    assert asked == [first]
+    assert arns == {f"{2:016}"}
+    assert len(fake.asked) <= 100
+
+
+async def test_what_aws_refuses_twice_is_the_caller_s_to_see(fake: Any, made: Any, replies: Any) -> None:
+    asked: list[Any] = []
+
+    async def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return made(1 + len(asked), HOUR)
+
+    refusing(fake, replies, "ExpiredToken", *(f"ASIA{number:016}" for number in range(9)))
+    async with connector.client(request(made(1, HOUR), renew)) as session, session.client("sts") as sts:
+        with pytest.raises(ClientError, match="ExpiredToken"):
+            await sts.get_caller_identity()
+    assert [one.access_key_id[-1] for one in asked] == ["1"]
+    assert [one.signer[-1] for one in fake.asked] == ["1", "2"]
+
+
+async def test_where_there_are_no_others_the_refusal_stands(fake: Any, made: Any, replies: Any) -> None:
+    first = made(1, HOUR)
+
+    async def same(refused: m.Credentials | None = None) -> m.Credentials:
+        return first
+
+    async def none(refused: m.Credentials | None = None) -> m.Credentials:
+        raise m.Unreachable("no answer")
+
+    refusing(fake, replies, "ExpiredToken", first.access_key_id)
+    async with connector.client(request(first, same)) as session, session.client("sts") as sts:
+        with pytest.raises(ClientError, match="ExpiredToken"):
+            await sts.get_caller_identity()
+    assert len(fake.asked) == 1
+    async with connector.client(request(first, none)) as session, session.client("sts") as sts:
+        with pytest.raises(m.Unreachable, match="no answer"):
+            await sts.get_caller_identity()
+
+
+async def test_another_refusal_renews_nothing(fake: Any, made: Any, replies: Any) -> None:
+    refusing(fake, replies, "AccessDenied", f"ASIA{1:016}")
+    async with connector.client(request(made(1, HOUR), None)) as session, session.client("sts") as sts:
+        with pytest.raises(ClientError, match="AccessDenied"):
+            await sts.get_caller_identity()
+
+
+async def test_a_blocking_client_renews_what_aws_refuses_once_for_fifty_threads(
+    fake: Any, made: Any, replies: Any
+) -> None:
+    asked, first, arns = [], made(1, HOUR), []
+    refusing(fake, replies, "ExpiredToken", first.access_key_id)
+
+    def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return made(2, HOUR)
+
+    def use() -> None:
+        wish = m.BlockingClientRequest(credentials=first, renew=renew, resource_type="aws-generic", resource_id=None)
+        with connector.blocking_client(wish) as session, ThreadPoolExecutor(50) as pool:
+            sts = session.client("sts", config=BotocoreConfig(max_pool_connections=50))
+            arns.extend(pool.map(lambda _: sts.get_caller_identity()["Arn"][-16:], range(50)))
+            refusing(fake, replies, "ExpiredToken", *(f"ASIA{number:016}" for number in range(9)))
+            with pytest.raises(ClientError, match="ExpiredToken"):
+                sts.get_caller_identity()
+            sts.close()
+
+    await anyio.to_thread.run_sync(use)
+    assert set(arns) == {f"{2:016}"}
+    assert [one.access_key_id[-1] for one in asked] == ["1", "2"]
 
 
 async def test_another_kind_of_credentials() -> None:
@@ -106,7 +243,7 @@ async def test_a_blocking_client_renews_once_for_many_threads(fake: Any, made: A
     def use() -> None:
         with connector.blocking_client(
             m.BlockingClientRequest(
-                credentials=made(1, MINUTE), renew=renew, resource_type="aws-generic", resource_id=None
+                credentials=made(1, -MINUTE), renew=renew, resource_type="aws-generic", resource_id=None
             )
         ) as session:
             sts = session.client("sts")

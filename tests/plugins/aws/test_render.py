@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import mooring as m
@@ -113,3 +115,21 @@ def test_long_lived_keys_are_not_served() -> None:
         served(LONG)
     with pytest.raises(m.UnsupportedResource):
         served(m.BearerToken(token=m.Secret("t"), expires_at=None, narrowed=True))
+
+
+@pytest.mark.parametrize("minutes", [14, 9, 2])
+def test_botocore_takes_what_is_short_by_its_own_measure(minutes: int, tmp_path: Path) -> None:
+    """It wants ten minutes to be left, and asks again at each use; what it is told is the real end."""
+    from botocore.credentials import ProcessProvider
+
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    short = msgspec.structs.replace(FULL, expires_at=ends)
+    (tmp_path / "said").write_text(rendered(short, "credential-process"))
+    told = served(short).body.reveal()
+    assert m.instant(json.loads(told)["Expiration"]) == ends
+    profile = {"profiles": {"p": {"credential_process": f"cat {tmp_path / 'said'}"}}}
+    found = ProcessProvider("p", lambda: profile).load()
+    assert found is not None
+    assert found._expiry_time == ends
+    for _ in range(3):
+        assert found.get_frozen_credentials().access_key == "ASIAEXAMPLE"

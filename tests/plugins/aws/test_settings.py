@@ -103,3 +103,25 @@ def test_any_text_in_any_field_is_taken_or_refused(method: m.AuthMethod, data: s
     except m.InvalidConfig as error:
         refused.append(error.field)
     assert all(refused)
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1", "cn-north-1", "us-gov-west-1", "ap-southeast-7"])
+def test_the_endpoint_is_the_sts_that_is_called(settle: Any, region: str) -> None:
+    import botocore.session
+
+    session = botocore.session.Session()
+    session.set_config_variable("sts_regional_endpoints", "regional")
+    client = session.create_client("sts", region, aws_access_key_id="x", aws_secret_access_key="x")
+    assert f"https://{connector.endpoint(settle('implicit', region=region))}" == client.meta.endpoint_url
+
+
+def test_the_endpoint_of_another_address(settle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = {"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9000/path"}
+    assert connector.endpoint(settle("implicit", **place)) == "127.0.0.1:9000"
+    assert connector.endpoint(settle("implicit", **place, endpoint_urls={"sts": "https://sts.example.org"})) == (
+        "sts.example.org"
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ann:word@aws.example.org")
+    assert connector.endpoint(settle("implicit", region="eu-west-1")) == "aws.example.org"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://ann:wo/rd@[")
+    assert connector.endpoint(settle("implicit", region="eu-west-1")) == "an endpoint whose address is none"

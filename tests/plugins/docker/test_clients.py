@@ -12,8 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import anyio.to_thread
 import pytest
+from aiodocker.exceptions import DockerError
+from docker.errors import APIError
 
 import mooring as m
 from mooring_docker import RegistryToken, connector
@@ -29,6 +32,8 @@ class Engine(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[tuple[str, str, dict[str, Any] | None]] = []
+        self.refused: dict[str, tuple[int, Any]] = {}
+        """Passwords, and what the engine answers to them."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,11 +63,15 @@ class Handler(BaseHTTPRequestHandler):
         if header not in ("", "placeholder"):
             auth = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))) or None
         self.server.seen.append((verb, image, auth))
-        self.reply({"status": str(pulls(image, auth))})
+        refusal = self.server.refused.get((auth or {}).get("password", ""))
+        if refusal is None:
+            return self.reply({"status": str(pulls(image, auth))})
+        status, said = refusal
+        return self.reply(*(said if isinstance(said, list) else [{"message": said}]), status=status)
 
-    def reply(self, values: Any) -> None:
-        body = json.dumps(values).encode() + b"\n"
-        self.send_response(200)
+    def reply(self, *values: Any, status: int = 200) -> None:
+        body = b"".join(json.dumps(value).encode() + b"\n" for value in values)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -117,15 +126,18 @@ class Renewing:
 
     def __init__(self, *credentials: m.Credentials | m.MooringError) -> None:
         self.left = list(credentials)
+        self.refused: list[m.Credentials] = []
 
-    def now(self) -> m.Credentials:
+    def now(self, refused: m.Credentials | None = None) -> m.Credentials:
+        if refused is not None:
+            self.refused.append(refused)
         got = self.left.pop(0)
         if isinstance(got, m.MooringError):
             raise got
         return got
 
-    async def later(self) -> m.Credentials:
-        return self.now()
+    async def later(self, refused: m.Credentials | None = None) -> m.Credentials:
+        return self.now(refused)
 
 
 async def used(engine: Engine, first: m.Credentials, renewing: Renewing, work: Callable[[Any], Any]) -> None:
@@ -205,24 +217,96 @@ async def test_a_token_goes_to_its_repository_alone(
 
 
 @pytest.mark.parametrize("use", [used, blocking])
-async def test_credentials_are_renewed_before_they_end(engine: Engine, use: Any) -> None:
+async def test_credentials_are_renewed_before_they_end(
+    engine: Engine, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = Renewing(m.Unreachable("not now"), login("r.org", password="second"))
+    began, late = datetime.now(UTC), 0
+    monkeypatch.setattr("mooring.held._now", lambda: began + timedelta(seconds=late))
 
     def pull(docker: Any) -> Any:
         return docker.api.pull("r.org/app", tag="1") if use is blocking else docker.images.pull("r.org/app:1")
 
-    def twice(docker: Any) -> None:
-        pull(docker)
-        pull(docker)
+    def often(docker: Any) -> None:
+        nonlocal late
+        for late in SECONDS:  # noqa: B007  (the clock reads it)
+            pull(docker)
 
-    async def twice_async(docker: Any) -> None:
-        await pull(docker)
-        await pull(docker)
+    async def often_async(docker: Any) -> None:
+        nonlocal late
+        for late in SECONDS:  # noqa: B007  (the clock reads it)
+            await pull(docker)
 
-    first = login("r.org", ends_in=timedelta(seconds=15), password="first")
-    await use(engine, first, fresh, twice if use is blocking else twice_async)
+    first = login("r.org", ends_in=timedelta(minutes=1), password="first")
+    await use(engine, first, fresh, often if use is blocking else often_async)
 
-    assert [auth["password"] for _, _, auth in engine.seen if auth] == ["first", "second"]
+    assert [auth["password"] for _, _, auth in engine.seen if auth] == ["first"] * 3 + ["second"]
+
+
+SECONDS = (0, 45, 46, 56)
+
+
+@pytest.mark.parametrize("use", [used, blocking])
+@pytest.mark.parametrize("refusal", [(401, "no"), (500, "unauthorized: authentication required")])
+async def test_what_the_registry_refuses_is_renewed_and_asked_once_more(engine: Engine, use: Any, refusal: Any) -> None:
+    engine.refused = {"first": refusal, "third": refusal, "fourth": refusal}
+    words = [login("r.org", password=word) for word in ("first", "second", "third", "fourth")]
+    fresh = Renewing(*words[1:2])
+
+    def work(docker: Any) -> None:
+        docker.api.pull("r.org/app", tag="1")
+        docker.api.push("r.org/app", tag="1")
+
+    async def work_async(docker: Any) -> None:
+        await docker.images.pull("r.org/app:1")
+        assert [part async for part in docker.images.push("r.org/app", tag="1", stream=True)]
+
+    def fails(docker: Any) -> None:
+        with pytest.raises(APIError):
+            docker.api.pull("r.org/app", tag="1")
+
+    async def fails_async(docker: Any) -> None:
+        with pytest.raises(DockerError):
+            await docker.images.pull("r.org/app:1")
+
+    await use(engine, words[0], fresh, work if use is blocking else work_async)
+    assert fresh.refused == [words[0]]
+    fresh = Renewing(words[3])
+    await use(engine, words[2], fresh, fails if use is blocking else fails_async)
+    assert fresh.refused == [words[2]]
+    sent = [auth["password"] for _, _, auth in engine.seen if auth]
+    assert sent == ["first", "second", "second", "third", "fourth"]
+
+
+async def test_a_refusal_in_the_stream_is_renewed_unless_some_of_it_was_given(engine: Engine) -> None:
+    error = {"errorDetail": {"message": "unauthorized: authentication required"}, "error": "unauthorized"}
+    first, second = login("r.org", password="first"), login("r.org", password="second")
+
+    async def whole(docker: Any) -> None:
+        assert await docker.images.push("r.org/app", tag="1") == [{"status": "0"}]
+
+    async def parts(docker: Any) -> None:
+        with pytest.raises(DockerError, match="unauthorized"):
+            async for _ in docker.images.push("r.org/app", tag="1", stream=True):
+                pass
+
+    engine.refused = {"first": (200, [{"status": "The push refers to repository"}, error])}
+    await used(engine, first, Renewing(second), whole)
+    await used(engine, first, Renewing(), parts)
+
+
+async def test_fifty_pulls_renew_once(engine: Engine) -> None:
+    engine.refused = {"first": (401, "unauthorized")}
+    first = login("r.org", password="first")
+    fresh = Renewing(login("r.org", password="second"))
+
+    async def work(docker: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(docker.images.pull, "r.org/app:1")
+
+    await used(engine, first, fresh, work)
+    assert fresh.refused == [first]
 
 
 async def test_credentials_that_have_ended_and_cannot_be_renewed(engine: Engine) -> None:

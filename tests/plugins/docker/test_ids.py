@@ -164,3 +164,16 @@ def test_an_image_is_read_as_engines_read_it(text: str, want: tuple[str, str]) -
 def test_what_is_no_image(text: str) -> None:
     with pytest.raises(m.InvalidConfig, match="not an image reference"):
         ids.image(text)
+
+
+@pytest.mark.parametrize(
+    ("registry", "endpoint"),
+    [
+        ("docker.io", "registry-1.docker.io"),
+        ("ghcr.io/team", "ghcr.io"),
+        ("http://127.0.0.1:5000", "127.0.0.1:5000"),
+        ("https://r.example.org:5443/team", "r.example.org:5443"),
+    ],
+)
+def test_the_endpoint(settle: Any, registry: str, endpoint: str) -> None:
+    assert connector.endpoint(settle("anonymous", registry=registry)) == endpoint

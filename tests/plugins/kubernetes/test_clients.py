@@ -52,7 +52,7 @@ async def test_a_client_renews_before_its_credentials_end_once_for_many(fake: An
         await anyio.sleep(0.01)
         return access(fake, fake.token, HOUR)
 
-    async with connector.client(request(access(fake, "stale", MINUTE), renew)) as api:
+    async with connector.client(request(access(fake, "stale", -MINUTE), renew)) as api:
         version = kubernetes_asyncio.client.VersionApi(api)
         fake.answers["GET", "/version/"] = VERSION
         async with anyio.create_task_group() as tasks:
@@ -76,7 +76,7 @@ async def test_a_blocking_client_renews_once_for_many_threads(fake: Any) -> None
         return access(fake, fake.token, HOUR)
 
     def work() -> list[str]:
-        with blocking(access(fake, "stale", MINUTE), renew) as api, ThreadPoolExecutor(8) as pool:
+        with blocking(access(fake, "stale", -MINUTE), renew) as api, ThreadPoolExecutor(8) as pool:
             version = kubernetes.client.VersionApi(api)
             return [one.git_version for one in pool.map(lambda _: version.get_code(), range(24))]
 
@@ -84,42 +84,128 @@ async def test_a_blocking_client_renews_once_for_many_threads(fake: Any) -> None
     assert len(asked) == 1
 
 
-async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(fake: Any) -> None:
+async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
     async def renew() -> m.Credentials:
+        asked.append(1)
         raise m.Unreachable("no answer")
 
     fake.answers["GET", "/version/"] = VERSION
     async with connector.client(request(access(fake, fake.token, MINUTE), renew)) as api:
-        await kubernetes_asyncio.client.VersionApi(api).get_code()
+        monkeypatch.setattr("mooring.held._now", lambda: datetime.now(UTC) + MINUTE * 5 / 6)
+        assert await kubernetes_asyncio.client.VersionApi(api).get_code()
+        assert asked
     async with connector.client(request(access(fake, fake.token, -MINUTE), renew)) as api:
         with pytest.raises(m.Unreachable):
             await kubernetes_asyncio.client.VersionApi(api).get_code()
 
 
-async def test_a_certificate_is_renewed_too(cluster: Any) -> None:
+async def test_what_the_server_refuses_is_renewed_once_for_fifty_callers(fake: Any) -> None:
+    fake.answers["GET", "/version/"] = VERSION
+    asked, first = [], access(fake, "stale", HOUR)
+
+    async def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return access(fake, fake.token, HOUR)
+
+    async with connector.client(request(first, renew)) as api, anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(kubernetes_asyncio.client.VersionApi(api).get_code)
+    assert asked == [first]
+
+    async def another(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return access(fake, f"stale too {len(asked)}", HOUR)
+
+    fake.asked.clear()
+    async with connector.client(request(first, another)) as api:
+        with pytest.raises(kubernetes_asyncio.client.ApiException, match="Unauthorized"):
+            await kubernetes_asyncio.client.VersionApi(api).get_code()
+    assert asked == [first, first]
+    assert len(fake.asked) == 2
+
+    async def same(refused: m.Credentials | None = None) -> m.Credentials:
+        return access(fake, "stale", None)
+
+    async with connector.client(request(access(fake, "stale", None), same)) as api:
+        with pytest.raises(kubernetes_asyncio.client.ApiException, match="Unauthorized"):
+            await kubernetes_asyncio.client.VersionApi(api).get_code()
+    assert len(fake.asked) == 3
+
+
+async def test_a_body_is_sent_once_more_too(fake: Any) -> None:
+    fake.answers["POST", "/api/v1/namespaces"] = lambda body: body
+
+    async def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        return access(fake, fake.token, HOUR)
+
+    def work() -> None:
+        with blocking(access(fake, "stale", HOUR), lambda refused=None: access(fake, fake.token, HOUR)) as api:
+            assert kubernetes.client.CoreV1Api(api).create_namespace({"metadata": {"name": "n"}}).metadata.name == "n"
+
+    async with connector.client(request(access(fake, "stale", HOUR), renew)) as api:
+        made = await kubernetes_asyncio.client.CoreV1Api(api).create_namespace({"metadata": {"name": "n"}})
+    assert made.metadata.name == "n"
+    await anyio.to_thread.run_sync(work)
+
+
+async def test_what_the_server_refuses_is_renewed_once_for_fifty_threads(fake: Any) -> None:
+    fake.answers["GET", "/version/"] = VERSION
+    asked, first = [], access(fake, "stale", HOUR)
+
+    def renew(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return access(fake, fake.token, HOUR)
+
+    def another(refused: m.Credentials | None = None) -> m.Credentials:
+        asked.append(refused)
+        return access(fake, "stale too", HOUR)
+
+    def work() -> None:
+        with blocking(first, renew) as api, ThreadPoolExecutor(50) as pool:
+            version = kubernetes.client.VersionApi(api)
+            assert {one.git_version for one in pool.map(lambda _: version.get_code(), range(50))} == {"v1.33.1"}
+        assert asked == [first]
+        fake.asked.clear()
+        with blocking(first, another) as api, pytest.raises(kubernetes.client.ApiException, match="Unauthorized"):
+            kubernetes.client.VersionApi(api).get_code()
+        assert asked == [first, first]
+        assert len(fake.asked) == 2
+
+    await anyio.to_thread.run_sync(work)
+
+
+async def test_a_certificate_is_renewed_too(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is of nobody that may see anything, the second the administrator's."""
     pairs = [cluster.authority.client("nobody"), cluster.admin]
     old, new = (
         access(cluster, None, life, client_certificate=certificate, client_key=m.Secret(key))
         for (certificate, key), life in zip(pairs, (MINUTE, HOUR), strict=True)
     )
-    given = [old, new]
+    late = timedelta(0)
+    monkeypatch.setattr("mooring.held._now", lambda: datetime.now(UTC) + late)
 
     async def renew() -> m.Credentials:
-        return given.pop(0)
+        return new
 
     async with connector.client(request(old, renew)) as api:
         core = kubernetes_asyncio.client.CoreV1Api(api)
         with pytest.raises(kubernetes_asyncio.client.ApiException, match="Forbidden"):
             await core.list_namespace()
+        late = MINUTE * 5 / 6
         assert (await core.list_namespace()).items
-    again = [old, new]
+    late = timedelta(0)
 
     def work() -> None:
-        with blocking(old, lambda: again.pop(0)) as api:
+        nonlocal late
+        with blocking(old, lambda: new) as api:
             core = kubernetes.client.CoreV1Api(api)
             with pytest.raises(kubernetes.client.ApiException, match="Forbidden"):
                 core.list_namespace()
+            late = MINUTE * 5 / 6
             assert core.list_namespace().items
 
     await anyio.to_thread.run_sync(work)

@@ -195,3 +195,31 @@ def test_another_type_and_another_cluster() -> None:
         connector.canonical("s3-bucket", "b")
     with pytest.raises(m.UnsupportedResource):
         connector.qualify("kubernetes-cluster", "https://other.example.org", {"cluster_name": "c", **SERVER})
+
+
+KUBECONFIG = """
+clusters: [{name: c, cluster: {server: "https://k8s.example.org:6443"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "endpoint"),
+    [
+        ("token", {"server": "https://10.0.0.1:6443", "token": "t"}, "10.0.0.1:6443"),
+        ("token", {"server": "https://[::1]", "token": "t"}, "[::1]:443"),
+        ("password", {"server": "https://k8s.example.org/", "username": "u", "password": "p"}, "k8s.example.org:443"),
+        ("service-account", {"server": "https://k8s.example.org"}, "k8s.example.org:443"),
+        ("service-account", {}, "10.1.1.1:443"),
+        ("kubeconfig", {"kubeconfig": KUBECONFIG}, "k8s.example.org:6443"),
+        ("kubeconfig", {"kubeconfig_file": "~/nowhere"}, "the cluster of ~/nowhere (its current context)"),
+        ("kubeconfig", {"kubeconfig_file": "~/nowhere", "context": "x"}, "the cluster of ~/nowhere (x)"),
+    ],
+)
+def test_the_endpoint(
+    settle: Any, monkeypatch: pytest.MonkeyPatch, method: str, fields: dict[str, Any], endpoint: str
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.1.1.1")
+    assert connector.endpoint(settle(method, **fields)) == endpoint

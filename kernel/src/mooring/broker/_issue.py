@@ -275,7 +275,7 @@ class Issuer:
                 credentials=credentials,
                 lease=undoing.lease,
             )
-            wide, took = route.revoke_all is not None, desk.since(began)
+            wide, took = _wide(connector, route, key), desk.since(began)
             with anyio.CancelScope(shield=True):  # on record and kept, or neither
                 await self._handouts.made(issued, undoing, before, wide=wide, took=took)
             failed = False
@@ -312,6 +312,12 @@ def _reply(issued: Issued, consumer: str, known: Resolved, *, cached: bool) -> I
 def _shared(connector: Connector, route: Route) -> bool:
     """Whether other processes get the same; the machine's own identity depends on a process's environment."""
     return not route.auth_method(connector.auth_method).implicit
+
+
+def _wide(connector: Connector, route: Route, key: Key) -> bool:
+    """Whether what is issued can be taken back together with all else of its role."""
+    types = route.auth_method(connector.auth_method).role_wide
+    return route.revoke_all is not None and (types is None or key.resource_type in types)
 
 
 def fingerprint(connector: Connector) -> str:

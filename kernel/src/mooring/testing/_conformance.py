@@ -55,6 +55,29 @@ HOSTILE = (
     "%s",
 )
 
+PLUGIN = """
+import importlib, json, sys
+kind = importlib.import_module({module!r})
+for name in {name!r}.split("."):
+    kind = getattr(kind, name)
+plugin = kind()
+def modules():
+    return sorted({{name.partition(".")[0] for name in sys.modules}})
+"""
+DESCRIBE = PLUGIN + "plugin.describe(); print(json.dumps(modules()))"
+ENDPOINT = (
+    PLUGIN
+    + """
+from mooring.types import build_config
+config = build_config(plugin.describe().auth_method({method!r}).config, json.load(sys.stdin))
+def refuse(event, _):
+    if event.startswith("socket.") or event == "subprocess.Popen":
+        raise RuntimeError("endpoint() makes a call: " + event)
+sys.addaudithook(refuse)
+print(json.dumps([plugin.endpoint(config), plugin.endpoint(config), modules()]))
+"""
+)
+
 
 class Subject(Struct):
     """What the kit tries."""
@@ -74,6 +97,8 @@ class Subject(Struct):
     """Fields that are well-formed, and that the vendor does not accept."""
     sdks: tuple[str, ...] = ()
     """Top-level modules that describing the type must not load."""
+    forgets_within: float = 0.0
+    """Seconds for which the vendor's caches may take credentials that were taken back."""
     options: Mapping[str, Any] = {}
     """More for `register`, such as `allow_long_lived`."""
 
@@ -100,15 +125,30 @@ class ConnectorConformance:
 
     def test_describing_loads_no_sdk(self, subject: Subject) -> None:
         """In a fresh interpreter, the module of the plugin is imported and described."""
-        kind = type(subject.plugin)
-        code = (
-            f"import importlib, json, sys; module = importlib.import_module({kind.__module__!r});\n"
-            f"kind = module\nfor name in {kind.__qualname__!r}.split('.'): kind = getattr(kind, name)\n"
-            "kind().describe(); print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-        )
+        code = DESCRIBE.format(**_names(subject))
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
         loaded = set(json.loads(done.stdout)) & set(subject.sdks)
         assert not loaded, f"describing loads {', '.join(sorted(loaded))}; import it where a session is opened"
+
+    def test_the_endpoint_is_pure(self, subject: Subject) -> None:
+        """In a fresh interpreter: some host, the same twice, without a call, and no SDK is loaded for it."""
+        if not hasattr(subject.plugin, "endpoint"):
+            pytest.skip("the plugin names no endpoint")
+        values = {name: _plain(value) for name, value in subject.config.items()}
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", ENDPOINT.format(**_names(subject), method=subject.auth_method)],
+            input=json.dumps(values),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"endpoint() fails where nothing can be called:\n{done.stderr}"
+        first, again, modules = json.loads(done.stdout)
+        assert first, "endpoint() gives nothing"
+        assert first == again, "endpoint() gives something else each time"
+        assert not _shown(subject.config, first), "endpoint() shows a secret"
+        loaded = set(modules) & set(subject.sdks)
+        assert not loaded, f"endpoint() loads {', '.join(sorted(loaded))}; say the host without"
 
     @pytest.mark.parametrize("text", HOSTILE)
     def test_an_id_is_canonical_or_refused(self, subject: Subject, text: str) -> None:
@@ -187,6 +227,24 @@ class ConnectorConformance:
                 assert not await subject.reaches(issued, subject.elsewhere), (
                     "narrowed credentials open another resource"
                 )
+
+    async def test_what_is_revocable_is_revoked(self, subject: Subject) -> None:
+        """From one consumer, tried at the vendor; what another consumer has stays good."""
+        if not bind(subject.plugin).auth_method(subject.auth_method).revocable:
+            pytest.skip("the auth method is not revocable")
+        async with self._registered(subject) as broker:
+            ours, theirs = [await self._issue(broker, subject, consumer=name) for name in ("ours", "theirs")]
+            assert ours.lease != theirs.lease, "two consumers share what is revocable"
+            lease = await broker.lease(ours.lease)
+            assert lease.revocation == "real", "nothing is kept in the undo log, so that nothing can be taken back"
+            (gone,) = await broker.revoke(ours.lease)
+            assert gone.state == "revoked", f"the lease is {gone.state}: {gone.error}"
+            if subject.reaches is not None:
+                with anyio.move_on_after(subject.forgets_within):
+                    while await subject.reaches(ours, subject.resource_id):  # noqa: ASYNC110  (a vendor tells nobody)
+                        await anyio.sleep(0.1)
+                assert not await subject.reaches(ours, subject.resource_id), "a revoked lease's credentials still work"
+                assert await subject.reaches(theirs, subject.resource_id), "another consumer's credentials are gone too"
 
     async def test_no_secret_shows(self, subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
         """Not in logs of any level, nor in what the hooks give that is shown."""
@@ -268,6 +326,16 @@ class ConnectorConformance:
         canonical: str = subject.plugin.canonical(subject.resource_type, text)
         qualify = getattr(subject.plugin, "qualify", None)
         return canonical if qualify is None else str(qualify(subject.resource_type, canonical, settings))
+
+
+def _names(subject: Subject) -> dict[str, str]:
+    """Where the plugin's class is found."""
+    kind = type(subject.plugin)
+    return {"module": kind.__module__, "name": kind.__qualname__}
+
+
+def _plain(value: Any) -> Any:
+    return value.reveal() if isinstance(value, m.Secret) else value
 
 
 def _shown(config: Mapping[str, Any], text: str) -> bool:

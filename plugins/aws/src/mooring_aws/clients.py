@@ -1,33 +1,34 @@
 """Ready native clients that renew their own credentials: aioboto3 for async hosts, boto3 for blocking ones.
 
-A client asks for the credentials whenever it signs a request. While they have enough life left, the answer is at hand;
-after that `renew` is asked, which the broker's cache answers, so asking often is cheap. If renewing fails, what is
-there is used until it ends.
+A client asks for the credentials whenever it signs a request; `mooring.held` says when others are asked for. Where AWS
+refuses them as expired or unknown, others are asked for at once, and the call is made once more. (An answer to HEAD
+names no code, so S3's HeadObject and HeadBucket are not.)
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import anyio
-
 import mooring as m
+from mooring.held import BlockingHeld, Held
 from mooring_aws import ids
 from mooring_aws.credentials import AwsCredentials
 from mooring_aws.endpoints import lookup
 
-EARLY = timedelta(minutes=5)
-"""With less life than this left, fresh credentials are asked for."""
+REFUSALS = (
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired"),
+    *("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"),  # one thing, by three names
+)
+"""The codes by which AWS refuses credentials that have ended, or that it knows no longer.
 
-
-def _due(credentials: AwsCredentials, within: timedelta) -> bool:
-    return credentials.expires_at is not None and credentials.expires_at - datetime.now(UTC) < within
+Source: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html and each service's own page.
+"""
+USED, AGAIN = "mooring_used", "mooring_again"
+"""In the context of a request: what signed it, and that it is made once more."""
 
 
 def _plain(credentials: AwsCredentials) -> tuple[str, str, str | None]:
@@ -43,11 +44,13 @@ def _checked(credentials: m.Credentials) -> AwsCredentials:
     return credentials
 
 
-def _bare(kind: type, provider: Any) -> Any:
+def _bare(kind: type, keeper: Any) -> Any:
     """A botocore session with credentials of ours, which reads no profile of the machine."""
     nowhere = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     session = kind(session_vars={"profile": (None, None, None, None), **nowhere})
-    session.register_component("credential_provider", provider)
+    session.register_component("credential_provider", keeper)
+    session.register("before-sign", keeper.signing)
+    session.register("needs-retry", keeper.answered)
     return session
 
 
@@ -87,9 +90,9 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     from aiobotocore.session import AioSession
 
     first = _checked(request.credentials)
-    provider = _async_provider(first, request.renew)
+    keeper = _keeper(Held(first, request.renew, _checked))
     kind = _at_endpoints(aioboto3.Session, first.endpoint_urls)
-    session = kind(botocore_session=_bare(_straight(AioSession), provider), region_name=first.region)
+    session = kind(botocore_session=_bare(_straight(AioSession), keeper), region_name=first.region)
     if request.resource_type != ids.S3:
         yield session
         return
@@ -104,9 +107,9 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     import botocore.session
 
     first = _checked(request.credentials)
-    provider = _blocking_provider(first, request.renew)
+    keeper = _blocking_keeper(BlockingHeld(first, request.renew, _checked))
     kind = _at_endpoints(boto3.Session, first.endpoint_urls)
-    session = kind(botocore_session=_bare(botocore.session.Session, provider), region_name=first.region)
+    session = kind(botocore_session=_bare(botocore.session.Session, keeper), region_name=first.region)
     if request.resource_type != ids.S3:
         yield session
         return
@@ -117,70 +120,60 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
         s3.close()
 
 
-def _async_provider(first: AwsCredentials, renew: Callable[[], Awaitable[m.Credentials]]) -> Any:
+def _refused(response: Any, request_dict: dict[str, Any]) -> AwsCredentials | None:
+    """What signed a request, if AWS has refused it for that, and for the first time; then it is made once more."""
+    context = request_dict["context"]
+    if response is None or context.get(AGAIN) or response[1].get("Error", {}).get("Code") not in REFUSALS:
+        return None
+    context[AGAIN] = True
+    used: AwsCredentials | None = context.get(USED)
+    return used
+
+
+def _keeper(held: Held[AwsCredentials]) -> Any:
+    """What gives aiobotocore credentials, and hears how AWS takes them."""
     from aiobotocore.credentials import AioCredentials
     from botocore.credentials import ReadOnlyCredentials
 
     class Renewing(AioCredentials):  # type: ignore[misc]  # botocore has no types
-        """Asked by aiobotocore before each signature."""
-
-        def __init__(self) -> None:
-            super().__init__(*_plain(first), method="mooring")
-            self._held = first
-            self._lock = anyio.Lock()
-
         async def get_frozen_credentials(self) -> Any:
-            if _due(self._held, EARLY):
-                async with self._lock:
-                    if _due(self._held, EARLY):
-                        await self._renew()
-            return ReadOnlyCredentials(*_plain(self._held))
+            self.access_key, self.secret_key, self.token = plain = _plain(await held.fresh())
+            return ReadOnlyCredentials(*plain)
 
-        async def _renew(self) -> None:
-            try:
-                self._held = _checked(await renew())
-            except m.MooringError:
-                if _due(self._held, timedelta(0)):
-                    raise
-            self.access_key, self.secret_key, self.token = _plain(self._held)
-
-    class Provider:
+    class Keeper:
         async def load_credentials(self) -> Any:
             return renewing
 
-    renewing = Renewing()
-    return Provider()
+        async def signing(self, request: Any, **_: Any) -> None:
+            request.context[USED] = await held.fresh()
+
+        async def answered(self, response: Any, request_dict: dict[str, Any], **_: Any) -> int | None:
+            used = _refused(response, request_dict)
+            return None if used is None or await held.instead_of(used) is used else 0
+
+    renewing = Renewing(*_plain(held.current), method="mooring")
+    return Keeper()
 
 
-def _blocking_provider(first: AwsCredentials, renew: Callable[[], m.Credentials]) -> Any:
+def _blocking_keeper(held: BlockingHeld[AwsCredentials]) -> Any:
+    """The same for botocore, whose threads share it."""
     from botocore.credentials import Credentials, ReadOnlyCredentials
 
     class Renewing(Credentials):  # type: ignore[misc]  # botocore has no types
-        """Asked by botocore before each signature, from any thread."""
-
-        def __init__(self) -> None:
-            super().__init__(*_plain(first), method="mooring")
-            self._held = first
-            self._lock = threading.Lock()
-
         def get_frozen_credentials(self) -> Any:
-            if _due(self._held, EARLY):
-                with self._lock:
-                    if _due(self._held, EARLY):
-                        self._renew()
-            return ReadOnlyCredentials(*_plain(self._held))
+            self.access_key, self.secret_key, self.token = plain = _plain(held.fresh())
+            return ReadOnlyCredentials(*plain)
 
-        def _renew(self) -> None:
-            try:
-                self._held = _checked(renew())
-            except m.MooringError:
-                if _due(self._held, timedelta(0)):
-                    raise
-            self.access_key, self.secret_key, self.token = _plain(self._held)
-
-    class Provider:
+    class Keeper:
         def load_credentials(self) -> Any:
             return renewing
 
-    renewing = Renewing()
-    return Provider()
+        def signing(self, request: Any, **_: Any) -> None:
+            request.context[USED] = held.fresh()
+
+        def answered(self, response: Any, request_dict: dict[str, Any], **_: Any) -> int | None:
+            used = _refused(response, request_dict)
+            return None if used is None or held.instead_of(used) is used else 0
+
+    renewing = Renewing(*_plain(held.current), method="mooring")
+    return Keeper()

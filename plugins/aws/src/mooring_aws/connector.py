@@ -124,6 +124,20 @@ class AwsConnector:
         return await issue(session, request)
 
     @m.hookimpl
+    async def revoke_all(self, session: AwsSession, request: m.RevokeRequest) -> str:
+        """A denial in the policies of the role."""
+        from mooring_aws.revoke import revoke_all
+
+        return await revoke_all(session, request.before)
+
+    @m.hookimpl
+    def endpoint(self, config: AwsConfig) -> str:
+        """The host of STS."""
+        from mooring_aws.endpoints import host_of
+
+        return host_of(config)
+
+    @m.hookimpl
     def explain(self, config: AwsConfig, request: m.CredentialRequest) -> m.Explanation:
         """The plan that `issue_credentials` carries out."""
         from mooring_aws.plan import plan_of

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
+from mooring_aws import ids
 from mooring_aws.credentials import GENERAL
+from mooring_aws.errors import plain
 from mooring_aws.settings import AwsConfig
 
 VARIABLE = "AWS_ENDPOINT_URL"
@@ -26,6 +29,14 @@ def endpoints_of(config: AwsConfig) -> dict[str, str]:
     """Every address that is not AWS's own, by service; what a caller needs in order to use the credentials."""
     general = {GENERAL: config.endpoint_url} if config.endpoint_url else {}
     return (general or _environment()) | general | config.endpoint_urls
+
+
+def host_of(config: AwsConfig) -> str:
+    """The host of the STS that a connector calls."""
+    url = endpoint_of(config, "sts")
+    if url is None:
+        return f"sts.{config.home}.{ids.domain_of(config.home)}"
+    return urlsplit(plain(url)).netloc or "an endpoint whose address is none"
 
 
 def variables(endpoints: Mapping[str, str]) -> dict[str, str]:

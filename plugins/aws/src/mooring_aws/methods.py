@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import mooring as m
-from mooring_aws import settings
+from mooring_aws import ids, settings
 
 HOUR = timedelta(hours=1)
 
@@ -17,6 +17,15 @@ TOKEN = m.Lifetime(minimum=timedelta(minutes=15), default=12 * HOUR, maximum=36 
 
 SHORT_TOKEN = m.Lifetime(minimum=TOKEN.minimum, default=HOUR, maximum=TOKEN.maximum)
 """The bounds of a federation token, with a shorter default of our own."""
+
+ROLE_WIDE = (ids.GENERIC, ids.S3)
+"""What is a session of a role, and ends when the role refuses it. The token of a cluster, and the login of a registry,
+are something else that a session was exchanged for: nothing takes them back.
+
+Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html; of GetCallerIdentity, by
+which a cluster knows us, https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html says that no
+policy can deny it.
+"""
 
 METHODS = (
     m.AuthMethod(
@@ -31,6 +40,7 @@ METHODS = (
         temporary=True,
         lifetime=ASSUMED,
         implicit=True,
+        role_wide=(),
     ),
     m.AuthMethod(
         name="secret-key",
@@ -43,6 +53,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=SHORT_TOKEN,
+        role_wide=(),
     ),
     m.AuthMethod(
         name="sts-token",
@@ -53,6 +64,7 @@ METHODS = (
             "issued for one resource only if the connector allows that. Set the connector's expiry to the token's."
         ),
         temporary=True,
+        role_wide=(),
     ),
     m.AuthMethod(
         name="iam-role",
@@ -62,10 +74,12 @@ METHODS = (
             "A role, assumed with an access key when credentials are issued, with a session policy that confines them "
             "to the resource. The maximum is also bounded by the role's MaxSessionDuration, and by one hour where the "
             "source key is itself a session of a role. policy and policy_arns bound everything that is issued: "
-            "credentials for a resource get the intersection of those with the resource's own policy."
+            "credentials for a resource get the intersection of those with the resource's own policy. What is issued "
+            "can be taken back for the role as a whole (iam:GetRolePolicy and iam:PutRolePolicy on it)."
         ),
         temporary=True,
         lifetime=ASSUMED,
+        role_wide=ROLE_WIDE,
     ),
     m.AuthMethod(
         name="session-token",
@@ -77,6 +91,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=TOKEN,
+        role_wide=(),
     ),
     m.AuthMethod(
         name="federation-token",
@@ -89,6 +104,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=TOKEN,
+        role_wide=(),
     ),
     m.AuthMethod(
         name="web-identity",
@@ -96,9 +112,12 @@ METHODS = (
         config=settings.WebIdentityConfig,
         description=(
             "A role, assumed with the token of an OIDC issuer that the account trusts (a Kubernetes service account, a "
-            "CI job, ...), with a session policy that confines the credentials to the resource. No AWS key is stored."
+            "CI job, ...), with a session policy that confines the credentials to the resource. No AWS key is stored. "
+            "What is issued can be taken back for the role as a whole, if it may call iam:GetRolePolicy and "
+            "iam:PutRolePolicy on itself."
         ),
         temporary=True,
         lifetime=ASSUMED,
+        role_wide=ROLE_WIDE,
     ),
 )

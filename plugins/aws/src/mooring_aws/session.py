@@ -32,7 +32,7 @@ class AwsSession:
         self._identity_lock = anyio.Lock()
         self._standing: Keys | None = None
         self._identity: m.Identity | None = None
-        self._method = next(method for method in METHODS if method.config is type(config))
+        self.method = next(method for method in METHODS if method.config is type(config))
 
     def __repr__(self) -> str:
         return f"AwsSession({self.context.connector!r})"
@@ -99,7 +99,7 @@ class AwsSession:
 
     def wished(self, ttl: timedelta | None) -> bool:
         """Whether a life was wished for, as far as can be told: one that is not the auth method's usual one."""
-        return ttl is not None and self._method.lifetime is not None and ttl != self._method.lifetime.default
+        return ttl is not None and self.method.lifetime is not None and ttl != self.method.lifetime.default
 
     async def sts(self, operation: str, keys: Keys | None, **parameters: Any) -> dict[str, Any]:
         """The answer of the regional STS; unsigned without keys."""

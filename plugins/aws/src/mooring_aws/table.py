@@ -54,6 +54,11 @@ ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
         "{who} denies {call}; allow it in the identity's policies",
     ),
     (
+        "UnmodifiableEntity",
+        m.AccessDenied,
+        "IAM lets nobody change that role ({call}), as those of AWS's services and of single sign-on; do it there",
+    ),
+    (
         "OptInRequired",
         m.AccessDenied,
         "the account has not subscribed to the service ({call}); enable it for the account",

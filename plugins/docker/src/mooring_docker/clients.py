@@ -1,26 +1,35 @@
 """Ready native clients: aiodocker for async hosts, the `docker` package for synchronous ones.
 
 They are clients of this machine's engine (DOCKER_HOST, else its usual socket), which pull from and push to the registry
-with the credentials, renewed where they are about to end. Images of other registries get none of them.
+with the credentials; `mooring.held` says when others are asked for. Images of other registries get none of them. Where
+the registry refuses them, others are asked for at once, and the pull or push is done once more, unless something of it
+was given to the caller already.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import mooring as m
+from mooring.held import BlockingHeld, Held
 from mooring_docker import ids
 from mooring_docker.credentials import RegistryToken
 from mooring_docker.render import keys_of
 
-EARLY = timedelta(seconds=20)
-"""With less life than this left, fresh credentials are asked for; the registry's tokens may live for a minute."""
+Login = m.RegistryLogin | RegistryToken
+
+UNAUTHORIZED = 401
+REFUSALS = ("unauthorized", "authentication required")
+"""How an engine passes a registry's 401 on, often with a status of its own.
+
+Source: https://distribution.github.io/distribution/spec/api/#errors-2
+"""
 
 
-def auth_for(credentials: m.RegistryLogin | RegistryToken, image: str) -> dict[str, str] | None:
+def auth_for(credentials: Login, image: str) -> dict[str, str] | None:
     """What the engine takes as `X-Registry-Auth` for an image; None if it is of another registry or repository.
 
     Source: https://docs.docker.com/reference/api/engine/version/v1.41/#section/Authentication
@@ -34,14 +43,15 @@ def auth_for(credentials: m.RegistryLogin | RegistryToken, image: str) -> dict[s
     return {"username": credentials.username, "password": credentials.password.reveal(), **server}
 
 
-def _checked(credentials: m.Credentials) -> m.RegistryLogin | RegistryToken:
+def _checked(credentials: m.Credentials) -> Login:
     if not isinstance(credentials, m.RegistryLogin | RegistryToken):
         raise m.UnsupportedResource("mooring-docker makes clients of credentials of container registries alone")
     return credentials
 
 
-def _due(credentials: m.Credentials, within: timedelta = EARLY) -> bool:
-    return credentials.expires_at is not None and credentials.expires_at - datetime.now(UTC) < within
+def _refused(status: int | None, message: object) -> bool:
+    """Whether an engine's error is that the registry does not accept the credentials."""
+    return status == UNAUTHORIZED or any(sign in str(message).lower() for sign in REFUSALS)
 
 
 def _full(image: str) -> str:
@@ -55,45 +65,68 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     """An `aiodocker.Docker` whose `images.pull` and `images.push` log in by themselves."""
     import aiodocker
 
-    held = _checked(request.credentials)
-
-    async def login_for(image: str) -> dict[str, str] | None:
-        nonlocal held
-        if _due(held):
-            try:
-                held = _checked(await request.renew())
-            except m.MooringError:
-                if _due(held, timedelta(0)):
-                    raise
-        return auth_for(held, image)
-
+    held = Held(_checked(request.credentials), request.renew, _checked)
     async with aiodocker.Docker() as docker:
-        docker.images = _images(login_for)(docker)
+        docker.images = _images(held)(docker)
         yield docker
 
 
-def _images(login_for: Callable[[str], Awaitable[dict[str, str] | None]]) -> Any:
+def _images(held: Held[Login]) -> Any:
     """A class of aiodocker's whose pulls and pushes log in, unless they are told how."""
     from aiodocker.images import DockerImages
 
     class Images(DockerImages):
         def pull(self, from_image: str, *, auth: Any = None, stream: bool = False, **options: Any) -> Any:
-            return self._logged_in(super().pull, _full(from_image), auth, stream, options)
+            return self._logged_in(super().pull, _full(from_image), auth, {"stream": stream, **options})
 
         def push(self, name: str, *, auth: Any = None, stream: bool = False, **options: Any) -> Any:
-            return self._logged_in(super().push, _full(name), auth, stream, options)
+            return self._logged_in(super().push, _full(name), auth, {"stream": stream, **options})
 
-        def _logged_in(self, verb: Any, name: str, auth: Any, stream: bool, options: dict[str, Any]) -> Any:
-            async def whole() -> Any:
-                return await verb(name, auth=auth or await login_for(name), **options)
-
-            async def parts() -> AsyncIterator[Any]:
-                async for part in verb(name, auth=auth or await login_for(name), stream=True, **options):
-                    yield part
-
-            return parts() if stream else whole()
+        def _logged_in(self, verb: Any, name: str, auth: Any, options: dict[str, Any]) -> Any:
+            if auth:
+                return verb(name, auth=auth, **options)
+            call = partial(verb, name, **options)
+            return _parts(held, call, name) if options["stream"] else _whole(held, call, name)
 
     return Images
+
+
+async def _whole(held: Held[Login], call: Callable[..., Any], name: str) -> Any:
+    from aiodocker.exceptions import DockerError
+
+    used = await held.fresh()
+    try:
+        return await call(auth=auth_for(used, name))
+    except DockerError as error:
+        other = await _instead_of(held, used, name, error)
+        if other is None:
+            raise
+    return await call(auth=auth_for(other, name))
+
+
+async def _parts(held: Held[Login], call: Callable[..., Any], name: str) -> AsyncIterator[Any]:
+    from aiodocker.exceptions import DockerError
+
+    used, other, begun = await held.fresh(), None, False
+    try:
+        async for part in call(auth=auth_for(used, name)):
+            begun = True
+            yield part
+    except DockerError as error:
+        other = None if begun else await _instead_of(held, used, name, error)
+        if other is None:
+            raise
+    if other is not None:
+        async for part in call(auth=auth_for(other, name)):
+            yield part
+
+
+async def _instead_of(held: Held[Login], used: Login, name: str, error: Any) -> Login | None:
+    """Other credentials, if these were sent and refused, and there are others."""
+    if auth_for(used, name) is None or not _refused(error.status, error.message):
+        return None
+    other = await held.instead_of(used)
+    return None if other is used else other
 
 
 @contextmanager
@@ -108,28 +141,14 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     from docker.errors import DockerException
     from docker.utils import kwargs_from_env
 
-    held = _checked(request.credentials)
-
-    def login_for(image: str) -> dict[str, str] | None:
-        nonlocal held
-        if _due(held):
-            try:
-                held = _checked(request.renew())
-            except m.MooringError:
-                if _due(held, timedelta(0)):
-                    raise
-        return auth_for(held, image)
+    held = BlockingHeld(_checked(request.credentials), request.renew, _checked)
 
     class Client(docker.APIClient):  # type: ignore[misc]  # docker has no types
         def pull(self, repository: str, *arguments: Any, auth_config: Any = None, **options: Any) -> Any:
-            return super().pull(
-                repository, *arguments, auth_config=auth_config or login_for(repository) or {}, **options
-            )
+            return _logged_in(held, partial(super().pull, repository, *arguments, **options), repository, auth_config)
 
         def push(self, repository: str, *arguments: Any, auth_config: Any = None, **options: Any) -> Any:
-            return super().push(
-                repository, *arguments, auth_config=auth_config or login_for(repository) or {}, **options
-            )
+            return _logged_in(held, partial(super().push, repository, *arguments, **options), repository, auth_config)
 
     opened = docker.DockerClient.__new__(docker.DockerClient)
     try:
@@ -142,3 +161,21 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
         yield opened
     finally:
         opened.close()
+
+
+def _logged_in(held: BlockingHeld[Login], call: Callable[..., Any], name: str, auth: Any) -> Any:
+    from docker.errors import APIError
+
+    if auth:
+        return call(auth_config=auth)
+    used = held.fresh()
+    login = auth_for(used, name)
+    try:
+        return call(auth_config=login or {})
+    except APIError as error:
+        if login is None or not _refused(error.status_code, error.explanation):
+            raise
+        other = held.instead_of(used)
+        if other is used:
+            raise
+    return call(auth_config=auth_for(other, name) or {})

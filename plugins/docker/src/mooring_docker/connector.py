@@ -84,6 +84,11 @@ class DockerConnector:
         return await issue(session, request)
 
     @m.hookimpl
+    def endpoint(self, config: RegistryConfig) -> str:
+        """The registry's host."""
+        return config.host
+
+    @m.hookimpl
     def explain(self, config: RegistryConfig, request: m.CredentialRequest) -> m.Explanation:
         """What `issue_credentials` asks of the registry and its token server."""
         from mooring_docker.issue import explain

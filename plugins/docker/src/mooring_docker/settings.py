@@ -78,11 +78,15 @@ class RegistryConfig(m.Config, kw_only=True):
         return ids.place_of(ids.registry_of(self.registry))
 
     @property
+    def host(self) -> str:
+        """The host of the registry's API, with its port if it has one."""
+        host = self.place.host
+        return ids.HUB_API if host == ids.HUB else host
+
+    @property
     def base(self) -> str:
         """The address of the registry's API."""
-        host = self.place.host
-        plain = self._asks_for_http or self.insecure
-        return f"{'http' if plain else 'https'}://{ids.HUB_API if host == ids.HUB else host}"
+        return f"{'http' if self._asks_for_http or self.insecure else 'https'}://{self.host}"
 
 
 class PasswordConfig(RegistryConfig, kw_only=True):

@@ -1,13 +1,13 @@
 """kubernetes-asyncio's ApiClient, that asks for what it needs before each request: address, trust and authorization.
 
-It follows no redirect, takes no cookie, and reads no file of the machine (aiohttp's `trust_env` would send what
-~/.netrc says to a server).
+Where the server does not know us (401), it may ask for another door, once a request. It follows no redirect, takes no
+cookie, and reads no file of the machine (aiohttp's `trust_env` would send what ~/.netrc says to a server).
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,6 +18,7 @@ from kubernetes_asyncio.client.rest import RESTClientObject
 import mooring as m
 from mooring.types import Struct
 
+UNAUTHORIZED = 401
 WATCH_BUFFER = 2**21
 """Bytes; events of a watch come in lines of up to the 1.5 MiB that etcd takes (as kubernetes-asyncio has it)."""
 
@@ -35,11 +36,13 @@ class Door(Struct):
 class Api(ApiClient):
     """An ApiClient of whatever door there is at the moment."""
 
-    def __init__(self, door: Callable[[], Awaitable[Door]]) -> None:
+    def __init__(
+        self, door: Callable[[], Awaitable[Door]], instead_of: Callable[[Door], Awaitable[Door]] | None = None
+    ) -> None:
         # not super(), which would make a TLS context of its own
         self.configuration = Configuration()
         self.pool_threads = 1
-        pool = _Pool()
+        pool = _Pool(instead_of)
         self.rest_client = _Rest(pool)
         self.default_headers = {}
         self.cookie = None  # type: ignore[assignment]  # as kubernetes-asyncio has it
@@ -72,20 +75,43 @@ class _Rest(RESTClientObject):
 class _Pool:
     """An aiohttp session, whose every request goes through the door."""
 
-    def __init__(self) -> None:
+    def __init__(self, instead_of: Callable[[Door], Awaitable[Door]] | None) -> None:
         self.door: Door | None = None
+        self._instead_of = instead_of
         self._session: aiohttp.ClientSession | None = None
 
     async def request(self, **options: Any) -> aiohttp.ClientResponse:
+        door = self.door
+        response = await self._request(door, options)
+        plain = isinstance(options.get("data"), str | bytes | None)  # a form goes out once
+        if response.status != UNAUTHORIZED or door is None or self._instead_of is None or not plain:
+            return response
+        try:
+            other = await self._instead_of(door)
+        except BaseException:
+            response.close()
+            raise
+        if other is door:
+            return response
+        response.close()
+        return await self._request(other, options | {"headers": signed(options["headers"], other)})
+
+    async def _request(self, door: Door | None, options: dict[str, Any]) -> aiohttp.ClientResponse:
         if self._session is None:
             jar = aiohttp.DummyCookieJar()
             self._session = aiohttp.ClientSession(cookie_jar=jar, read_bufsize=WATCH_BUFFER)
-        if self.door is not None:
-            options |= {"ssl": self.door.context, "proxy": self.door.proxy}
-            if self.door.tls_server_name is not None:
-                options["server_hostname"] = self.door.tls_server_name
+        if door is not None:
+            options = options | {"ssl": door.context, "proxy": door.proxy}
+            if door.tls_server_name is not None:
+                options["server_hostname"] = door.tls_server_name
         return await self._session.request(allow_redirects=False, **options)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def signed(headers: Mapping[str, str], door: Door) -> dict[str, str]:
+    """The headers of a request, with what the door says of us."""
+    others = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+    return others | ({"authorization": door.authorization.reveal()} if door.authorization is not None else {})

@@ -1,29 +1,24 @@
 """Ready clients that renew their own credentials: kubernetes-asyncio for async hosts, kubernetes for blocking ones.
 
-A client asks for the credentials before each request. While they have enough life left, the answer is at hand; after
-that `renew` is asked, which the broker's cache answers, so asking often is cheap. If renewing fails, what is there is
-used until it ends.
+A client asks for the credentials before each request; `mooring.held` says when others are asked for. Where the server
+answers 401, others are asked for at once, and the request is sent once more.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 import mooring as m
+from mooring.held import BlockingHeld, Held
 from mooring_kubernetes.access import access_of
 from mooring_kubernetes.tls import context_of, proxy_of
 
 if TYPE_CHECKING:
     from mooring_kubernetes.api import Door
-
-EARLY = timedelta(minutes=5)
-"""With less life than this left, fresh credentials are asked for."""
 
 
 def door_of(credentials: m.KubernetesAccess) -> Door:
@@ -45,8 +40,22 @@ def door_of(credentials: m.KubernetesAccess) -> Door:
     )
 
 
-def _due(credentials: m.Credentials, within: timedelta) -> bool:
-    return credentials.expires_at is not None and credentials.expires_at - datetime.now(UTC) < within
+class _Doors:
+    """The door of the credentials that are held: a TLS context is made once for each. Good for any thread."""
+
+    def __init__(self, first: m.KubernetesAccess) -> None:
+        self._last = (first, door_of(first))
+
+    def of(self, credentials: m.KubernetesAccess) -> Door:
+        last = self._last
+        if last[0] is not credentials:
+            last = self._last = (credentials, door_of(credentials))
+        return last[1]
+
+    def behind(self, door: Door) -> m.KubernetesAccess | None:
+        """The credentials whose door it is; None if there are others by now."""
+        credentials, last = self._last
+        return credentials if last is door else None
 
 
 @asynccontextmanager
@@ -54,25 +63,18 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     """A kubernetes_asyncio ApiClient."""
     from mooring_kubernetes.api import Api
 
-    held = access_of(request.credentials)
-    door = door_of(held)
-    lock = anyio.Lock()
+    held = Held(access_of(request.credentials), request.renew, access_of)
+    doors = _Doors(held.current)
 
     async def fresh() -> Door:
-        nonlocal held, door
-        if _due(held, EARLY):
-            async with lock:
-                if _due(held, EARLY):
-                    try:
-                        renewed = access_of(await request.renew())
-                    except m.MooringError:
-                        if _due(held, timedelta(0)):
-                            raise
-                    else:
-                        held, door = renewed, door if renewed == held else door_of(renewed)
-        return door
+        return doors.of(await held.fresh())
 
-    api = Api(fresh)
+    async def instead_of(refused: Door) -> Door:
+        if (credentials := doors.behind(refused)) is not None:
+            await held.instead_of(credentials)
+        return doors.of(held.current)
+
+    api = Api(fresh, instead_of)
     try:
         yield api
     finally:
@@ -96,25 +98,18 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
         raise m.InvalidConfig("blocking clients need another package; try: pip install 'mooring-kubernetes[blocking]'")
     from mooring_kubernetes.official import Api
 
-    held = access_of(request.credentials)
-    door = door_of(held)
-    lock = threading.Lock()
+    held = BlockingHeld(access_of(request.credentials), request.renew, access_of)
+    doors = _Doors(held.current)
 
     def fresh() -> Door:
-        nonlocal held, door
-        if _due(held, EARLY):
-            with lock:
-                if _due(held, EARLY):
-                    try:
-                        renewed = access_of(request.renew())
-                    except m.MooringError:
-                        if _due(held, timedelta(0)):
-                            raise
-                    else:
-                        held, door = renewed, door if renewed == held else door_of(renewed)
-        return door
+        return doors.of(held.fresh())
 
-    api = Api(fresh)
+    def instead_of(refused: Door) -> Door:
+        if (credentials := doors.behind(refused)) is not None:
+            held.instead_of(credentials)
+        return doors.of(held.current)
+
+    api = Api(fresh, instead_of)
     try:
         yield api
     finally:

@@ -93,6 +93,13 @@ class KubernetesConnector:
         await undo(session, step)
 
     @m.hookimpl
+    def endpoint(self, config: KubernetesConfig) -> str:
+        """The API server's host and port."""
+        from mooring_kubernetes.way import endpoint_of
+
+        return endpoint_of(config)
+
+    @m.hookimpl
     def explain(self, config: KubernetesConfig, request: m.CredentialRequest) -> m.Explanation:
         """The calls that issuing makes."""
         from mooring_kubernetes.issue import explain

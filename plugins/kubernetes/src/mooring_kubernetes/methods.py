@@ -26,6 +26,7 @@ METHODS = (
         description=WITH_ACCOUNT + "Without, the connector's own token is handed out, and only if it allows that.",
         temporary=True,
         lifetime=LIFETIME,
+        revocable=True,
     ),
     m.AuthMethod(
         name="password",
@@ -37,6 +38,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=LIFETIME,
+        revocable=True,
     ),
     m.AuthMethod(
         name="client-certificate",
@@ -47,6 +49,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=LIFETIME,
+        revocable=True,
     ),
     m.AuthMethod(
         name="service-account",
@@ -58,6 +61,7 @@ METHODS = (
         ),
         temporary=True,
         lifetime=LIFETIME,
+        revocable=True,
         implicit=True,
     ),
     m.AuthMethod(
@@ -71,5 +75,6 @@ METHODS = (
         ),
         temporary=True,
         lifetime=LIFETIME,
+        revocable=True,
     ),
 )

@@ -10,15 +10,15 @@ import urllib3
 from kubernetes.client.api_client import ApiClient
 from kubernetes.client.configuration import Configuration
 
-from mooring_kubernetes.api import Door
+from mooring_kubernetes.api import UNAUTHORIZED, Door, signed
 
 
 class Api(ApiClient):  # type: ignore[misc]  # kubernetes has no types
     """An ApiClient of whatever door there is at the moment."""
 
-    def __init__(self, door: Callable[[], Door]) -> None:
+    def __init__(self, door: Callable[[], Door], instead_of: Callable[[Door], Door]) -> None:
         super().__init__(Configuration())
-        self.rest_client.pool_manager = _Pool()
+        self.rest_client.pool_manager = _Pool(instead_of)
         self.user_agent = "mooring"
         self._door = door
 
@@ -44,27 +44,44 @@ class Api(ApiClient):  # type: ignore[misc]  # kubernetes has no types
 class _Pool:
     """urllib3's connections, made anew when the TLS context or the way changes (a client certificate was renewed)."""
 
-    def __init__(self) -> None:
-        self._door: Door | None = None
-        self._manager: urllib3.PoolManager | None = None
+    def __init__(self, instead_of: Callable[[Door], Door]) -> None:
+        self._instead_of = instead_of
+        self._manager: tuple[Door, urllib3.PoolManager] | None = None
         self._lock = threading.Lock()
+        self._local = threading.local()
 
     def use(self, door: Door) -> None:
-        with self._lock:
-            held = self._door
-            self._door = door
-            if held is None or (held.context, held.proxy) != (door.context, door.proxy):
-                self._manager = _manager(door)
+        """Called in the thread of a request, before it."""
+        self._local.door = door
 
     def request(self, method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:
-        manager = self._manager
-        if manager is None:
-            raise RuntimeError("a request before its door was asked for")
-        return manager.request(method, url, redirect=False, **options)
+        door: Door = self._local.door
+        response = self._through(door).request(method, url, redirect=False, **options)
+        if response.status != UNAUTHORIZED:
+            return response
+        try:
+            other = self._instead_of(door)
+        except BaseException:
+            response.close()
+            raise
+        if other is door:
+            return response
+        response.drain_conn()
+        options["headers"] = signed(options["headers"], other)
+        return self._through(other).request(method, url, redirect=False, **options)
+
+    def _through(self, door: Door) -> urllib3.PoolManager:
+        with self._lock:
+            if self._manager is None or (self._manager[0].context, self._manager[0].proxy) != (
+                door.context,
+                door.proxy,
+            ):
+                self._manager = (door, _manager(door))
+            return self._manager[1]
 
     def clear(self) -> None:
         if self._manager is not None:
-            self._manager.clear()
+            self._manager[1].clear()
 
 
 def _manager(door: Door) -> urllib3.PoolManager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -68,6 +69,18 @@ def way_of(config: settings.KubernetesConfig) -> Way:
         namespace=config.namespace,
     )
     return msgspec.structs.replace(common, **_credential(config))
+
+
+def endpoint_of(config: settings.KubernetesConfig) -> str:
+    """The API server's host and port. A kubeconfig's file is not read for it: it goes by its own name."""
+    if isinstance(config, settings.KubeconfigConfig) and config.kubeconfig_file is not None:
+        return f"the cluster of {config.kubeconfig_file} ({config.context or 'its current context'})"
+    if isinstance(config, settings.ServiceAccountConfig):
+        server = config.server or _server_of_environment()
+    else:
+        server = way_of(config).server
+    parts = urlsplit(server)
+    return parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
 
 
 def _credential(config: settings.ServerConfig) -> dict[str, str | m.Secret]:
