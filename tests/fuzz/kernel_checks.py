@@ -27,7 +27,6 @@ import mooring as m
 from mooring.assembly import settings_from
 from mooring.cache import Key
 from mooring.cli._fields import fields_for, split, values
-from mooring.cli._masking import Masking
 from mooring.cli._output import width
 from mooring.cli._secrets import Source
 from mooring.cli._values import labels, span, to_instant, to_skew, to_span, wanted_labels, written
@@ -44,6 +43,7 @@ from mooring.errors import (
     WrongKey,
 )
 from mooring.http import Http
+from mooring.masking import Masking
 from mooring.registry import bind
 from mooring.shelf import SealedShelf
 from mooring.store import open_sqlite

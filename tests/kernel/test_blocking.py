@@ -61,7 +61,7 @@ def test_the_same_methods_with_the_same_arguments():
     def public(kind) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
-    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "peek", "refresh"}
+    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "figures", "peek", "refresh"}
     assert public(blocking.BlockingBroker) <= public(Broker)
     for name in ("register", "update", "issue", "list", "verify", "explain"):
         ours, theirs = getattr(blocking.BlockingBroker, name), getattr(Broker, name)

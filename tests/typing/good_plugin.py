@@ -106,6 +106,15 @@ class Harbour:
         await session.post_json("/undo", dict(step))
 
     @m.hookimpl
+    async def revoke_all(self, session: m.Http, request: m.RevokeRequest) -> str:
+        await session.post_json("/revoke", {"before": request.before.isoformat()})
+        return "the harbour takes no older token"
+
+    @m.hookimpl
+    def endpoint(self, config: Token) -> str:
+        return config.url
+
+    @m.hookimpl
     @asynccontextmanager
     async def client(self, request: m.ClientRequest) -> AsyncGenerator[m.Credentials, None]:
         yield await request.renew()
@@ -134,6 +143,8 @@ serve: m.Serve = Harbour()
 login: m.Login = Harbour()
 logout: m.Logout = Harbour()
 undo: m.Undo[m.Http] = Harbour()
+revoke_all: m.RevokeAll[m.Http] = Harbour()
+endpoint: m.Endpoint[Token] = Harbour()
 client: m.Client = Harbour()
 blocking_client: m.BlockingClient = Harbour()
 lifespan: m.Lifespan = Harbour()

@@ -121,7 +121,6 @@ async def open_broker(
     sweep: bool = True,
     journal: bool = False,
     opened: Callable[[Iterable[Secret]], None] | None = None,
-    masked: Callable[[str], str] | None = None,
 ) -> AsyncGenerator[Broker, None]:
     """A broker, for as long as the context lives.
 
@@ -140,7 +139,6 @@ async def open_broker(
         sweep: whether what is due is removed at its vendor, and leases are seen to end; not for who only looks.
         journal: whether every event becomes a line of structlog.
         opened: told of each connector's secrets before a plugin gets them, for hosts that mask them in what they print.
-        masked: gives a vendor's words without them, as they are written into the event log and into leases.
 
     Raises:
         StoreError: the store cannot be used.
@@ -158,7 +156,7 @@ async def open_broker(
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
-        books = Books(store.ledger, vault, clock, bus, masked)
+        books = Books(store.ledger, vault, clock, bus)
         last.push_async_callback(books.settle)  # when all that runs beside has ended
         desk = Desk(
             registry=registry,

@@ -46,23 +46,24 @@ def test_list(cli, history) -> None:
     found = entries(cli)
     assert [(one["seq"], one["action"], one["outcome"]) for one in found] == [
         (1, "register", "ok"),
-        (2, "issue", "ok"),
+        (2, "verify", "ok"),
         (3, "issue", "ok"),
-        (4, "update", "ok"),
-        (5, "issue", "AuthFailed"),
+        (4, "issue", "ok"),
+        (5, "update", "ok"),
+        (6, "issue", "AuthFailed"),
     ]
-    assert "marks" not in found[1]
-    assert yaml.safe_load(cli("audit", "list", "-o", "yaml").stdout)[1]["lease"] == history
+    assert "marks" not in found[2]
+    assert yaml.safe_load(cli("audit", "list", "-o", "yaml").stdout)[2]["lease"] == history
 
 
 @pytest.mark.parametrize(
     ("filters", "numbers"),
     [
-        (("--after", "3"), [4, 5]),
+        (("--after", "4"), [5, 6]),
         (("--after", "99"), []),
-        (("--action", "issue"), [2, 3, 5]),
-        (("--consumer", "job-7"), [3]),
-        (("--connector", "one", "--action", "update"), [4]),
+        (("--action", "issue"), [3, 4, 6]),
+        (("--consumer", "job-7"), [4]),
+        (("--connector", "one", "--action", "update"), [5]),
         (("--connector", "two"), []),
     ],
 )
@@ -73,7 +74,7 @@ def test_list_filters(cli, history, filters, numbers) -> None:
 
 
 def test_of_one_lease(cli, history) -> None:
-    assert [one["seq"] for one in entries(cli, "--lease", history[:8])] == [2, 3]
+    assert [one["seq"] for one in entries(cli, "--lease", history[:8])] == [3, 4]
     assert entries(cli, "--lease", "") == []
 
 
@@ -86,7 +87,7 @@ def test_verify_and_expect(cli, history) -> None:
     early = verified(cli)
     cli("connector", "delete", "one")
     late = verified(cli, "--expect", early["digest"].upper())
-    assert (early["entries"], late["entries"], late["problems"]) == (5, 6, [])
+    assert (early["entries"], late["entries"], late["problems"]) == (6, 7, [])
     assert early["digest"] != late["digest"]
     text = cli("audit", "verify").stdout
     assert late["digest"] in text
@@ -100,10 +101,10 @@ def test_verify_and_expect(cli, history) -> None:
     [
         (
             "UPDATE audit SET body = CAST(replace(CAST(body AS TEXT), 'job-7', 'job-8') AS BLOB)",
-            "entry 3 is not as it was written",
+            "entry 4 is not as it was written",
         ),
         ("DELETE FROM audit WHERE seq = 3", "entries 3 to 3 are missing"),
-        ("DELETE FROM audit WHERE seq = 5", "the log ends with entry 4, but entry 5 was signed as its end"),
+        ("DELETE FROM audit WHERE seq = 6", "the log ends with entry 5, but entry 6 was signed as its end"),
         ("DELETE FROM audit_seal", "the end of the log is not signed"),
         ("UPDATE audit_seal SET signature = zeroblob(32)", "the signature of its end is not ours"),
     ],
@@ -120,7 +121,7 @@ def test_trace(cli, history) -> None:
     result = cli("audit", "trace", "-", input=f"{CANARY}\n")
     assert (history in result.stdout, "active" in result.stdout, result.stderr) == (True, True, "")
     (found,) = json.loads(cli("audit", "trace", "-o", "json", input=CANARY).stdout)
-    assert (found["seq"], found["lease"], found["lease_state"]) == (2, history, "active")
+    assert (found["seq"], found["lease"], found["lease_state"]) == (3, history, "active")
     cli("lease", "revoke", history, code=7)
     (found,) = yaml.safe_load(cli("audit", "trace", "-o", "yaml", input=CANARY).stdout)
     assert found["lease_state"] == "released"

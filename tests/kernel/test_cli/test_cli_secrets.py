@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.cli._masking import Masking
+from mooring.masking import Masking
 from mooring.types import MASK, Secret
 
 CANARY = 'c4nary/+ "x"?&ü-z'

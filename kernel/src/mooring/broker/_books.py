@@ -18,6 +18,7 @@ import msgspec
 from mooring.bus import Bus
 from mooring.errors import MooringError, StoreUnavailable, VaultError
 from mooring.events import Event, Lagged
+from mooring.masking import Masking
 from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
 from mooring.store import Ledger
 from mooring.types import Clock
@@ -30,6 +31,10 @@ KEY_SECONDS = 10.0
 """How long the OS keyring may take for the key that signs."""
 MOST_WAITING = 10_000
 """So many events wait at most while the store is away; of older ones only the number is kept."""
+MOST_SECRETS = 500
+"""So many secrets are looked for in what vendors say: the last ones, since a vendor quotes what it was just sent."""
+VENDORS_WORDS = ("message", "subject")
+"""The fields of events whose text a vendor may have written; in an id it would be in use as it is."""
 PURPOSE = "audit"
 
 
@@ -45,15 +50,13 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(
-        self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, masked: Callable[[str], str] | None = None
-    ) -> None:
-        """Write into this ledger, the words of vendors as `masked` gives them."""
+    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
         self.ledger = ledger
         self._vault = vault
         self._clock = clock
         self._bus = bus
-        self._masked = masked or str
+        self.masked = Masking(most=MOST_SECRETS)
+        """Hides in the words of vendors what was opened and issued here."""
         self._pending: list[_Ticket] = []
         self._writing = anyio.Lock()
         self._later: deque[Logged | AuditEntry] = deque()
@@ -81,12 +84,13 @@ class Books:
             StoreError: nothing of it was written. `StoreConflict`, because a lease is not any more as it must be.
             InvalidConfig: nothing was, since it holds text that is not Unicode.
         """
+        events = tuple(map(self._safe, events))
         entries = Entries(
-            leases=tuple(msgspec.structs.replace(one, error=self._masked(one.error)) for one in leases),
+            leases=tuple(msgspec.structs.replace(one, error=self.masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
             audit=tuple(audit),
-            events=tuple(map(self._logged, events)),
+            events=tuple(map(logged, events)),
         )
         await self._post(entries)
         for event in events:
@@ -94,7 +98,8 @@ class Books:
 
     def tell(self, event: Event, *audit: AuditEntry) -> None:
         """Publish an event now, and write it, and what belongs to it in the audit log, within a second."""
-        self._wait_for_a_second(self._logged(event), *audit)
+        event = self._safe(event)
+        self._wait_for_a_second(logged(event), *audit)
         self._bus.publish(event)
 
     def note(self, *audit: AuditEntry) -> None:
@@ -177,11 +182,9 @@ class Books:
         if ticket.error is not None:
             raise copy.copy(ticket.error).with_traceback(None)
 
-    def _logged(self, event: Event) -> Logged:
-        found = logged(event)
-        if message := found.body.get("message"):
-            found.body["message"] = self._masked(message)
-        return found
+    def _safe(self, event: Event) -> Event:
+        words = {name: self.masked(getattr(event, name)) for name in VENDORS_WORDS if hasattr(event, name)}
+        return msgspec.structs.replace(event, **words) if words else event
 
     async def _commit(self) -> None:
         """Write what is pending, for all who wait; whatever happens, each is told."""

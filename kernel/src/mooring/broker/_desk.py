@@ -214,6 +214,7 @@ class Desk:
             raise Tampered(f"connector {connector.name!r} has lost its seal; restore a backup or register it again")
         await self.fetch(connector.sealed.key_id)
         secrets = self.vault.open(bound(connector), connector.sealed)
+        self.books.masked.learn(*secrets.values())
         if self.opened is not None:
             self.opened(secrets.values())
         return secrets

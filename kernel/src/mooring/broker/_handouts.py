@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,7 +46,8 @@ class Handouts:
         Raises:
             StoreError: it could not be written; they must not leave.
         """
-        now = self._desk.clock.now()
+        now, secrets = self._desk.clock.now(), _secrets(issued.credentials)
+        self._desk.books.masked.learn(*secrets.values())
         revocation: Revocation = "real" if undoing.kept else "role-wide" if wide else "none"
         about = _about(issued)
         lease = Lease(
@@ -79,7 +80,7 @@ class Handouts:
                 at=now, lease=lease.id, before=before.lease, expires_at=ends, took=took, **about
             )
         action = "issue" if before is None else "refresh"
-        entry = _entry(action, issued, issued.consumer, now, marks=self._marks(issued.credentials))
+        entry = _entry(action, issued, issued.consumer, now, marks=self._marks(secrets))
         with _recorded():
             await self._desk.books.write(made, leases=[lease], holders=holders, audit=[entry])
             await undoing.commit()
@@ -137,15 +138,16 @@ class Handouts:
                 self._holders.pop(holder, None)
         self._holders[issued.lease, consumer] = issued.expires_at
 
-    def _marks(self, credentials: Credentials) -> dict[str, str]:
+    def _marks(self, secrets: Mapping[str, Secret]) -> dict[str, str]:
         """By which a secret that turns up somewhere can be led back to its lease."""
-        marks: dict[str, str] = {}
-        for name in credentials.__struct_fields__:
-            value = getattr(credentials, name)
-            if isinstance(value, Secret):
-                with suppress(VaultError):  # without a master key there are none
-                    marks[name] = self._desk.vault.mark(None, value)
-        return marks
+        with suppress(VaultError):  # without a master key there are none
+            return {name: self._desk.vault.mark(None, value) for name, value in secrets.items()}
+        return {}
+
+
+def _secrets(credentials: Credentials) -> dict[str, Secret]:
+    values = {name: getattr(credentials, name) for name in credentials.__struct_fields__}
+    return {name: value for name, value in values.items() if isinstance(value, Secret)}
 
 
 @contextmanager

@@ -53,7 +53,6 @@ def opening(
     options: dict[str, Any] = {
         "settings": settings,
         "opened": lambda secrets: run.mask.learn(*secrets),
-        "masked": lambda text: run.mask(text) if text else text,
     }
     return open_broker(**options, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mooring.cli._masking import forms
+from mooring.masking import forms
 from mooring.types import MASK, Secret
 
 MIN_BYTES = 8

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from mooring.cli._masking import Masking
 from mooring.cli._output import say
 from mooring.cli._process import INTERRUPTED
 from mooring.errors import ConfigError, MooringError, PluginError, StoreError, VaultError, VendorError
+from mooring.masking import Masking
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What a write fails with. That of a store or a key is their room's error; a file that is open already is stdout."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from mooring.cli._masking import Masking
 from mooring.cli._secrets import Source
 from mooring.errors import InvalidConfig, suggest
+from mooring.masking import Masking
 from mooring.registry import Route
 from mooring.types import AuthMethod, ConfigField, Secret, fields_of
 

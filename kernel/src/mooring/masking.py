@@ -1,4 +1,4 @@
-"""Keeps known secrets out of what is shown: plain, quoted, escaped, in base64 and hex, also within a longer text."""
+"""Keeps known secrets out of what is shown or kept: plain, quoted, escaped, in base64 and hex, within a text too."""
 
 from __future__ import annotations
 
@@ -24,24 +24,40 @@ ALIGNMENTS = 3
 
 
 class Masking:
-    """The secrets that this process has seen, and those in its environment."""
+    """The secrets that it was told of, and those in the environment."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ, *, most: int | None = None) -> None:
+        """Know the last `most` that it is told of; all, if None."""
         self._environment = environment
-        self._known: set[str] = set()
+        self._most = most
+        self._known: dict[str, frozenset[str] | None] = {}
+        """Their forms, once they were looked for; in the order in which they were learned."""
 
     def learn(self, *secrets: str | Secret) -> None:
-        """Mask these from now on."""
-        self._known.update(one.reveal() if isinstance(one, Secret) else one for one in secrets)
+        """Mask these from now on. Safe to call from any thread."""
+        for secret in secrets:
+            text = secret.reveal() if isinstance(secret, Secret) else secret
+            self._known[text] = self._known.pop(text, None)
+        while self._most is not None and len(self._known) > self._most:
+            self._known.pop(next(iter(self._known)), None)
 
     def __call__(self, text: str) -> str:
-        """The text without the secrets."""
-        found = {form for secret in (*self._known, *self._surrounding()) for form in forms(secret)}
+        """The text without the secrets. Safe to call from any thread."""
+        if not text:
+            return text
+        known = [found or self._look(secret) for secret, found in self._known.copy().items()]
+        found = {form for some in (*known, *map(forms, self._surrounding())) for form in some}
         present = [form for form in found if len(form) >= MIN_LENGTH and form in text]
         if not present:
             return text
         pattern = "|".join(re.escape(form) for form in sorted(present, key=len, reverse=True))
         return re.sub(f"(?:{pattern})+", MASK, text)
+
+    def _look(self, secret: str) -> frozenset[str]:
+        found = frozenset(forms(secret))
+        if secret in self._known:
+            self._known[secret] = found
+        return found
 
     def _surrounding(self) -> Iterator[str]:
         """What the environment holds under a telling name: whole, and the parts of `id:key,id:key`."""
