@@ -61,7 +61,7 @@ def test_the_same_methods_with_the_same_arguments():
     def public(kind) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
-    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "figures", "peek", "refresh"}
+    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "figures", "hold", "peek", "refresh"}
     assert public(blocking.BlockingBroker) <= public(Broker)
     for name in ("register", "update", "issue", "list", "verify", "explain"):
         ours, theirs = getattr(blocking.BlockingBroker, name), getattr(Broker, name)
@@ -288,6 +288,30 @@ def test_there_may_be_no_client():
         broker.register("mine", type="fake", auth_method="key")
         with pytest.raises(UnsupportedResource, match="makes no synchronous clients"), broker.client("mine", **A):
             pass
+
+
+def test_what_a_client_holds_is_in_use_while_it_is_open():
+    class Owner(Fake):
+        @m.hookimpl
+        def describe(self):
+            import msgspec
+
+            return msgspec.structs.replace(super().describe(), credentials=(m.BearerToken,))
+
+        @m.hookimpl
+        @contextmanager
+        def blocking_client(self, request):
+            yield request
+
+    with open_blocking(Owner()) as broker:
+        held = broker.broker._desk.cache._held
+        broker.register("mine", type="fake", auth_method="key")
+        with broker.client("mine", **A) as one, broker.client("mine", **A):
+            first = broker.issue("mine", **A).lease
+            assert held == {first: 2}
+            one.renew(refused=one.credentials)
+            assert held == {first: 1, broker.issue("mine", **A).lease: 1}
+        assert held == {}
 
 
 def test_nothing_stays_behind():

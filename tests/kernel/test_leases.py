@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mooring.broker import _books, _leases
 from mooring.errors import InvalidConfig, NotPermitted, StoreUnavailable, UnknownLease, Unreachable
 from mooring.events import CredentialsExpired, CredentialsRevoked, RevocationFailed
 from mooring.records import AuditEntry
-from mooring.store import MemoryStore
+from mooring.store import MemoryStore, open_sqlite
 from mooring.testing import Fake, ManualClock, memory_broker
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +164,18 @@ async def test_revoking_is_real_where_the_vendor_can_and_only_from_who_it_is_ask
             await broker.revoke()
 
 
+@pytest.mark.parametrize("named", ["lease", "connector", "resource", "consumer"])
+async def test_an_empty_name_revokes_nothing(named):
+    vendor = Vendor()
+    async with memory_broker(vendor, clock=ManualClock()) as broker:
+        await register(broker)
+        await broker.issue("mine", **A)
+        for more in ({}, {"connector": "mine"}):
+            with pytest.raises(InvalidConfig, match="empty"):
+                await broker.revoke(**{**more, named: ""})
+        assert (await states(broker), vendor.things) == (["active"], {"thing-1"})
+
+
 async def test_by_resource_prefix_by_connector_and_what_can_only_be_released():
     vendor = Vendor()
     async with memory_broker(vendor, clock=ManualClock()) as broker:
@@ -189,6 +202,38 @@ async def test_one_lease_of_many_holders_is_taken_from_one():
         assert (await broker.issue("mine", **A, consumer="bob")).lease == ann.lease
         (released,) = await broker.revoke(consumer="bob")
         assert released.state == "released"
+
+
+async def test_who_left_a_lease_and_asks_again_is_on_record_as_given_it_again():
+    async with memory_broker(Fake(), clock=ManualClock()) as broker:
+        await register(broker)
+        for consumer in ("ann", "bob", "ann", "bob"):
+            await broker.issue("mine", **A, consumer=consumer)
+        await broker.revoke(consumer="ann")
+        assert broker.peek("mine", **A, consumer="ann") is None
+        for consumer in ("ann", "bob", "ann"):
+            await broker.issue("mine", **A, consumer=consumer)
+        lines = [(line.entry.action, line.entry.consumer) async for line in broker.audit()][1:]
+        assert lines == [("issue", "ann"), ("issue", "bob"), ("release", "ann"), ("issue", "ann")]
+        (lease,) = await broker.leases()
+        assert {one.consumer: one.count for one in lease.holders} == {"ann": 2, "bob": 3}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("kept", ["memory", "file"])
+async def test_what_is_renewed_lives_as_long_as_it_was_to_live_before(kept, tmp_path):
+    async with AsyncExitStack() as stack:
+        store = MemoryStore() if kept == "memory" else await stack.enter_async_context(open_sqlite(tmp_path / "db"))
+        broker = await stack.enter_async_context(memory_broker(Fake(), clock=ManualClock(), store=store))
+        await register(broker)
+        short, usual = timedelta(minutes=20), await broker.issue("mine", **A)
+        old = await broker.issue("mine", **A, ttl=short)
+        assert (await broker.lease(old.lease)).ttl == short
+        new = await broker.renew(old.lease)
+        assert new.lease != old.lease
+        assert (await broker.lease(new.lease)).ttl == new.expires_at - new.issued_at == short
+        assert (await broker.issue("mine", **A, ttl=short)).lease == new.lease
+        assert (await broker.issue("mine", **A)).lease == usual.lease
 
 
 async def test_role_wide_only_where_it_is_asked_for():

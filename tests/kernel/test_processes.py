@@ -342,6 +342,7 @@ async def main():
             await broker.issue("mine", **A)
         except StoreUnavailable as error:
             say(refused=error.message)
+        say(asked=(HOME / "calls").exists())
         say(names=[one.name for one in await broker.list()])
         say(identity=(await broker.verify("mine")).subject)
 anyio.run(main)
@@ -354,7 +355,8 @@ def test_where_a_disk_takes_no_more_nothing_is_handed_out_unrecorded_and_all_els
 
     assert said[0] == {"full": True}
     assert said[1]["refused"].startswith("credentials that cannot be recorded are not handed out: the store ")
-    assert said[2:] == [{"names": ["mine"]}, {"identity": "here"}]
+    assert said[2] == {"asked": False}, "it is found out before the vendor is asked"
+    assert said[3:] == [{"names": ["mine"]}, {"identity": "here"}]
     assert kinds(home) == {}
 
 

@@ -2,10 +2,12 @@
 
 import heapq
 from collections import Counter, defaultdict
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from random import Random
 
 import anyio
+import msgspec
 import pytest
 import trio.testing
 
@@ -210,6 +212,31 @@ async def test_what_nobody_asks_for_any_more_is_not_renewed():
         await broker.issue("mine", **A)
         await anyio.sleep(5 * 3600)
         assert fake.calls["issue_credentials"] == 2, "in use once, then never again"
+
+
+class Renders(Fake):
+    """Makes clients that ask for nothing."""
+
+    @m.hookimpl
+    def describe(self):
+        return msgspec.structs.replace(super().describe(), credentials=(BearerToken,))
+
+    @m.hookimpl
+    @asynccontextmanager
+    async def client(self, request):
+        yield request
+
+
+async def test_what_a_client_holds_is_renewed_ahead_until_it_is_closed():
+    fake = Renders()
+    async with memory_broker(fake, clock=VirtualClock()) as broker:
+        await register(broker)
+        async with broker.client("mine", **A) as one:
+            await anyio.sleep(3600)
+            assert fake.calls["issue_credentials"] == 2, "though nobody has asked since it was made"
+            await one.renew()
+        await anyio.sleep(5 * 3600)
+        assert fake.calls["issue_credentials"] == 3, "what a renewal gave is in use once more, then never again"
 
 
 async def test_an_outage_shorter_than_what_is_left_fails_nobody():

@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from datetime import timedelta
-from functools import wraps
-from threading import Thread
+from functools import partial, wraps
+from threading import Lock, Thread
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import anyio
@@ -221,13 +221,16 @@ class BlockingBroker:
         if route.blocking_client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no synchronous clients")
 
-        last = issued
+        last, holding = issued, Lock()
 
         def renew(refused: Credentials | None = None) -> Credentials:
             nonlocal last
             given = last
             unlike = given.lease if refused is not None and refused == given.credentials else ""
-            last = given = self.issue(connector, access=access, refused=unlike, **wish)
+            given = self.issue(connector, access=access, refused=unlike, **wish)
+            with holding:
+                self._hold(given.lease, instead_of=last.lease)
+                last = given
             return given.credentials
 
         request = BlockingClientRequest(
@@ -236,8 +239,16 @@ class BlockingBroker:
             resource_type=issued.resource_type,
             resource_id=issued.resource_id,
         )
-        with route.blocking_client(request) as client:
-            yield client
+        self._hold(issued.lease)
+        try:
+            with route.blocking_client(request) as client:
+                yield client
+        finally:
+            with suppress(BrokerClosed):
+                self._hold(instead_of=last.lease)
+
+    def _hold(self, lease: str = "", *, instead_of: str = "") -> None:
+        self.portal.call(partial(self.broker.hold, lease, instead_of=instead_of))
 
     def _closing(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from mooring.types import Access, Struct
@@ -50,6 +50,8 @@ class Lease(Struct):
     """None: they do not end by themselves."""
     narrowed: bool
     revocation: Revocation
+    ttl: timedelta | None = None
+    """For how long they were asked for; None: nobody had a choice."""
     state: LeaseState = "active"
     holders: tuple[Holder, ...] = ()
     undo: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import msgspec
 import pluggy
 
 from mooring import hookspecs
@@ -48,7 +49,18 @@ from mooring.hookspecs import (
     Tools,
     VerifyRequest,
 )
-from mooring.types import AuthMethod, Config, ConnectorType, Identity, Resource, ResourceType, Struct, Unit, unsealable
+from mooring.types import (
+    AuthMethod,
+    Config,
+    ConnectorType,
+    Identity,
+    Resource,
+    ResourceType,
+    Struct,
+    Unit,
+    config_builder,
+    unsealable,
+)
 
 CONNECTORS = "mooring.connectors"
 SYSTEM = "mooring.system"
@@ -93,6 +105,14 @@ class Route(Struct):
     revoke_all: Callable[[Any, RevokeRequest], Awaitable[str]] | None = None
     endpoint: Callable[[Config], str] | None = None
     lifespan: Callable[[Tools], AbstractAsyncContextManager[Any]] | None = None
+    builders: dict[str, Callable[[Mapping[str, Any]], Config]] = msgspec.field(default_factory=dict)
+    """Those of the auth methods that were used; see `build`."""
+
+    def build(self, auth_method: str, values: Mapping[str, Any]) -> Config:
+        """The configuration of an auth method; see `build_config`."""
+        if auth_method not in self.builders:
+            self.builders[auth_method] = config_builder(self.auth_method(auth_method).config)
+        return self.builders[auth_method](values)
 
     @property
     def powers(self) -> tuple[str, ...]:
@@ -252,7 +272,7 @@ def bind(plugin: object, *, name: str | None = None, distribution: str = "(given
     for hook in _required():
         if hook not in implementations:
             raise BrokenPlugin(f"{who} lacks the hook {hook!r}, which every connector has")
-    hooks = {hook: _positional(caller, who) for hook, caller in implementations.items()}
+    hooks: dict[str, Any] = {hook: _positional(caller, who) for hook, caller in implementations.items()}
     try:
         described = hooks.pop("describe")()
     except Exception as error:  # noqa: BLE001  a plugin may raise anything

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, dataclass_transform
 
 import msgspec
@@ -371,7 +372,17 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
     Raises:
         InvalidConfig: a field is missing, unknown or malformed. Never says the value.
     """
+    return config_builder(config)(values)
+
+
+def config_builder(config: type[C]) -> Callable[[Mapping[str, Any]], C]:
+    """`build_config` of one type, for who needs it often: the type is looked into once."""
     fields = {field.name: field for field in fields_of(config)}
+    unset = {item.encode_name for item in msgspec.structs.fields(config) if _may_be_unset(item)}
+    return partial(_build, config, fields, unset)
+
+
+def _build(config: type[C], fields: Mapping[str, ConfigField], unset: Container[str], values: Mapping[str, Any]) -> C:
     for given in values:
         if given not in fields:
             raise InvalidConfig(f"unknown field {given!r}; {suggest(given, fields)}", field=given)
@@ -379,7 +390,6 @@ def build_config(config: type[C], values: Mapping[str, Any]) -> C:
         value = values.get(field.name)
         if field.required and (value is None or value == "" or (isinstance(value, Secret) and not value)):
             raise InvalidConfig(f"field {field.name!r} is required", field=field.name)
-    unset = {item.encode_name for item in msgspec.structs.fields(config) if _may_be_unset(item)}
     present = {name: value for name, value in values.items() if value is not None or name in unset}
     try:
         return msgspec.convert(present, config, dec_hook=_decode, strict=False)

@@ -12,11 +12,8 @@ import time
 import urllib.parse
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mooring.masking import Masking
-from mooring.types import MASK, Secret
+from mooring.types import MASK
 
 CANARY = 'c4nary/+ "x"?&ü-z'
 FORMS = (
@@ -92,29 +89,6 @@ def test_the_debug_option_stands_anywhere(cli) -> None:
     for arguments in (("--debug", "connector", "verify", "x"), ("connector", "verify", "x", "--debug")):
         assert cli(*arguments, code=2).stderr.startswith("Traceback")
     assert cli("connector", "verify", "x", code=2).stderr.startswith("Error: no connector is named 'x'")
-
-
-@given(st.text(min_size=6), st.text(max_size=7), st.text(max_size=7))
-def test_masking_finds_a_secret_in_every_form(secret: str, before: str, after: str) -> None:
-    mask = Masking({})
-    mask.learn(Secret(secret))
-    text = before + secret + after
-    assert secret not in mask(text) or secret in MASK
-    encoded = text.encode(errors="surrogateescape")
-    whole = base64.b64encode(encoded).decode()
-    if len(secret.encode(errors="surrogateescape")) > 8:
-        start = len(before.encode(errors="surrogateescape"))
-        middle = whole[(start * 4 + 2) // 3 + 1 : (start + len(secret.encode(errors="surrogateescape"))) * 4 // 3 - 1]
-        assert middle not in mask(whole)
-    quoted = urllib.parse.quote(secret.encode(errors="surrogateescape"))
-    assert quoted not in mask(quoted)
-
-
-def test_masking_knows_the_environment() -> None:
-    mask = Masking(
-        {"MOORING_MASTER_KEY": "k1:q83vq83vq83v,k2:zzzzzzzzzzzz", "A_SECRET": "yes", "HOME": "/home/somebody"}
-    )
-    assert mask("q83vq83vq83v zzzzzzzzzzzz yes k1 /home/somebody") == f"{MASK} {MASK} yes k1 /home/somebody"
 
 
 def terminal(*arguments: str, answers: tuple[str, ...] = ()) -> tuple[int, str]:

@@ -413,13 +413,15 @@ class Broker:
         if route.client is None:
             raise UnsupportedResource(f"the plugin for {route.type.name!r} makes no asynchronous clients")
 
-        last = issued
+        last, cache = issued, self._desk.cache
 
         async def renew(refused: Credentials | None = None) -> Credentials:
             nonlocal last
             unlike = last.lease if refused is not None and refused == last.credentials else ""
-            last = await self._issuer.issue(wish, unlike=unlike)
-            return last.credentials
+            given = await self._issuer.issue(wish, unlike=unlike)
+            cache.hold(given.lease, instead_of=last.lease)
+            last = given
+            return given.credentials
 
         request = ClientRequest(
             credentials=issued.credentials,
@@ -428,6 +430,8 @@ class Broker:
             resource_id=issued.resource_id,
         )
         async with AsyncExitStack() as stack:
+            cache.hold(issued.lease)
+            stack.callback(lambda: cache.hold(instead_of=last.lease))
             with guard(route, "client"):
                 client = await stack.enter_async_context(route.client(request))
             yield client
@@ -471,7 +475,7 @@ class Broker:
             UnknownLease, UnknownConnector, VendorError: there are none.
         """
         old = await _leases.find(self._desk, lease)
-        wish = Wish(old.connector_id, old.resource_type, old.resource_id, old.access, None, self._desk.consumer)
+        wish = Wish(old.connector_id, old.resource_type, old.resource_id, old.access, old.ttl, self._desk.consumer)
         return await self._issuer.issue(wish, unlike=old.id)
 
     async def revoke(
@@ -497,9 +501,11 @@ class Broker:
 
         Raises:
             UnknownLease: there is none of that id.
-            InvalidConfig: nothing says which.
+            InvalidConfig: nothing says which, or an empty text does, as an unset variable gives it.
         """
         desk = self._desk
+        if "" in (lease, connector, resource, consumer):
+            raise InvalidConfig("an empty name stands for nothing; name whose leases to revoke, or leave it out")
         if lease is not None:
             found: Sequence[Lease] = [await self.lease(lease)]
             if consumer is not None and all(one.consumer != consumer for one in found[0].holders):
@@ -509,7 +515,13 @@ class Broker:
         else:
             found = await self.leases(connector=connector, resource=resource, consumer=consumer)
         live = [one for one in found if one.state in LIVE]
+        if consumer is not None:
+            self._issuer.leave((one.id for one in live), consumer)
         return await _revoke.revoke(desk, live, consumer=consumer, role_wide=role_wide)
+
+    def hold(self, lease: str = "", *, instead_of: str = "") -> None:
+        """See `Cache.hold`; called for synchronous clients, in the event loop."""
+        self._desk.cache.hold(lease, instead_of=instead_of)
 
     async def refresh(self, due: Due[Key]) -> None:
         """Renew what the cache says is due; called by the refresher."""

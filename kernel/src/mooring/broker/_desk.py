@@ -37,7 +37,7 @@ from mooring.hookspecs import Context, Tools
 from mooring.records import AuditEntry
 from mooring.registry import Registry, Route
 from mooring.store import KeyRecord, Store
-from mooring.types import AuthMethod, Config, Connector, Secret, Struct, build_config
+from mooring.types import AuthMethod, Config, Connector, Secret, Struct
 from mooring.vault import MasterKey, Vault
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ class Desk:
     async def open_config(self, connector: Connector, route: Route) -> Config:
         """The connector's configuration with its secrets, for a plugin's eyes."""
         secrets = await self.open(connector)
-        return build_config(route.auth_method(connector.auth_method).config, connector.settings | secrets)
+        return route.build(connector.auth_method, connector.settings | secrets)
 
     def target(
         self, connector: Connector, route: Route, resource_type: str | None, resource_id: str | None

@@ -31,8 +31,29 @@ class Handouts:
         """Whether it is on record that a consumer has these. Safe to call from any thread."""
         return (issued.lease, consumer) in self._holders
 
+    def forget(self, leases: Iterable[str], consumer: str) -> None:
+        """A consumer has them no more."""
+        for lease in leases:
+            self._holders.pop((lease, consumer), None)
+
+    async def ready(self) -> None:
+        """Find out whether a hand-out can be recorded before a vendor is asked for it.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        with _recorded():
+            await self._desk.books.ledger.probe()
+
     async def made(
-        self, issued: Issued, undoing: Undoing, before: Issued | None, *, wide: bool, took: timedelta
+        self,
+        issued: Issued,
+        undoing: Undoing,
+        before: Issued | None,
+        *,
+        wide: bool,
+        ttl: timedelta | None,
+        took: timedelta,
     ) -> None:
         """New credentials: their lease, who gets them, and when what was made for them is undone.
 
@@ -41,6 +62,7 @@ class Handouts:
             undoing: what issuing has made at the vendor.
             before: those in whose place they are.
             wide: whether the plugin can take them back together with all others of their role.
+            ttl: how long they were to live.
             took: how long making them took.
 
         Raises:
@@ -55,6 +77,7 @@ class Handouts:
             access=issued.access,
             issued_at=issued.issued_at,
             expires_at=issued.expires_at,
+            ttl=ttl,
             narrowed=issued.narrowed,
             revocation=revocation,
             undo=undoing.kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -99,6 +100,11 @@ class Issuer:
         """Resolve every wish anew: a connector has changed."""
         self._resolved.clear()
         self._generation += 1  # what is being resolved now may be of the old connector
+
+    def leave(self, leases: Iterable[str], consumer: str) -> None:
+        """A consumer gives leases back: should it get them again, that is a hand-out of its own."""
+        self.forget()
+        self._handouts.forget(leases, consumer)
 
     def peek(self, asked: Asked) -> Issued | None:
         """What is at hand and good enough, at once, for who has it already. Safe to call from any thread."""
@@ -248,6 +254,7 @@ class Issuer:
 
     async def _ask(self, connector: Connector, route: Route, key: Key, consumer: str, before: Issued | None) -> Issued:
         desk, undoing, failed = self._desk, self._desk.undoing(connector), True
+        await self._handouts.ready()
         asked_at, began = desk.clock.now(), desk.clock.monotonic()
         config = await desk.open_config(connector, route)
         try:
@@ -277,7 +284,7 @@ class Issuer:
             )
             wide, took = _wide(connector, route, key), desk.since(began)
             with anyio.CancelScope(shield=True):  # on record and kept, or neither
-                await self._handouts.made(issued, undoing, before, wide=wide, took=took)
+                await self._handouts.made(issued, undoing, before, wide=wide, ttl=key.ttl, took=took)
             failed = False
             return issued
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import count
 from typing import Generic, NamedTuple, TypeVar
 
@@ -46,8 +46,13 @@ class Agenda(Generic[K]):
         entry.parked = False
         self._asked.append(Due(key, entry))
 
-    def due(self, entries: Mapping[K, Entry]) -> Iterable[Due[K]]:
-        """Those to renew now; after a jump of a clock perhaps once more. What is not kept any more is passed over."""
+    def due(self, entries: Mapping[K, Entry], held: Container[str] = ()) -> Iterable[Due[K]]:
+        """Those to renew now; after a jump of a clock perhaps once more. What is not kept any more is passed over.
+
+        Args:
+            entries: all that are kept.
+            held: the leases that clients hold, which count as used.
+        """
         self._look_again(entries)
         while self._asked:
             due = self._asked.popleft()

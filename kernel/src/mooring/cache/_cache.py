@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -97,6 +98,8 @@ class Cache:
         self._failures: Failures[Key] = Failures(clock, jitter)
         self._agenda: Agenda[Key] = Agenda(clock)
         self._withdrawn: set[str] = set()
+        self._held: Counter[str] = Counter()
+        """By lease, how many clients have its credentials in their hands."""
 
     def at(self, key: Key) -> Entry | None:
         """What is kept, good or not. Safe to call from any thread."""
@@ -167,7 +170,16 @@ class Cache:
 
     def due(self) -> Iterable[Due[Key]]:
         """What is to be renewed now, each entry once: its window is open, and somebody has used it."""
-        return self._agenda.due(self._entries)
+        return self._agenda.due(self._entries, self._held)
+
+    def hold(self, lease: str = "", *, instead_of: str = "") -> None:
+        """A client has the credentials of a lease in its hands, and lets go of others: to hold them is to use them."""
+        if lease:
+            self._held[lease] += 1
+        if instead_of and self._held[instead_of] > 1:
+            self._held[instead_of] -= 1
+        elif instead_of:
+            del self._held[instead_of]
 
     async def forget(self, connector_id: str) -> None:
         """Drop what is kept for a connector, here at once, then on the shelf."""

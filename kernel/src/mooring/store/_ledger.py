@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -39,7 +39,7 @@ LONGEST_PAUSE: Final = 0.005
 """Seconds between two tries of a busy file."""
 FIELDS: Final = (
     "id", "connector_id", "connector", "connector_type", "resource_type", "resource_id", "access", "issued_at",
-    "expires_at", "narrowed", "revocation", "state", "undo", "attempts", "error",
+    "expires_at", "ttl", "narrowed", "revocation", "state", "undo", "attempts", "error",
 )  # fmt: skip
 CHANGING: Final = ("expires_at", "state", "undo", "attempts", "error")
 UPSERT_LEASE: Final = (
@@ -78,6 +78,20 @@ class SqliteLedger:
     async def record(self, batch: Sequence[Entries], sign: Sign) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
         return await self._run(lambda connection: _record(connection, batch, sign))
+
+    async def probe(self) -> None:
+        """See `Ledger.probe`."""
+
+        def probe(connection: sqlite3.Connection) -> None:
+            connection.execute("PRAGMA synchronous = NORMAL")  # nothing of it has to outlive the machine
+            try:
+                with _transaction(connection):
+                    for _ in range(2):  # a page is written that says the same again
+                        connection.execute("UPDATE revision SET number = ~number")
+            finally:
+                connection.execute("PRAGMA synchronous = FULL")
+
+        await self._run(probe)
 
     async def leases(
         self,
@@ -202,6 +216,7 @@ class SqliteLedger:
     def _lease(self, row: Sequence[Any]) -> Lease:
         values = dict(zip(FIELDS, row, strict=False))
         values["narrowed"] = bool(values["narrowed"])
+        values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
         try:
             values["undo"], values["holders"] = self._json(values["undo"]), HOLDERS.decode(row[-1])
             return msgspec.convert(values, Lease)
@@ -325,6 +340,7 @@ def _row(lease: Lease) -> tuple[Any, ...]:
     for name in ("issued_at", "expires_at"):
         values[name] = values[name] and _text(values[name])
     values["undo"] = msgspec.json.encode(lease.undo).decode()
+    values["ttl"] = lease.ttl and lease.ttl.total_seconds()
     return tuple(values.values())
 
 

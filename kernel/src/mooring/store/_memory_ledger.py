@@ -88,6 +88,9 @@ class MemoryLedger:
             holder = msgspec.structs.replace(known, last_at=last, count=known.count + holder.count)
         holders[holder.consumer] = holder
 
+    async def probe(self) -> None:
+        """See `Ledger.probe`."""
+
     async def leases(
         self,
         *,

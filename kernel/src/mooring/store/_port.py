@@ -73,6 +73,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Write what changes nothing, to find out whether a record could be written now; need not be durable."""
+        ...
+
     async def leases(
         self,
         *,

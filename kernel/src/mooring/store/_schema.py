@@ -77,6 +77,7 @@ MIGRATIONS: Final = (
         access TEXT NOT NULL,
         issued_at TEXT NOT NULL,
         expires_at TEXT,
+        ttl REAL,
         narrowed INTEGER NOT NULL,
         revocation TEXT NOT NULL,
         state TEXT NOT NULL,
