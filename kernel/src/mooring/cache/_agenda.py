@@ -63,7 +63,7 @@ class Agenda(Generic[K]):
             _, _, key, entry = heapq.heappop(self._heap)
             if not entry.kept:
                 continue
-            if entry.used:
+            if entry.used or entry.issued.lease in held:
                 yield Due(key, entry)
             else:
                 entry.parked = True
