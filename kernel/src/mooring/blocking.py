@@ -228,9 +228,10 @@ class BlockingBroker:
             given = last
             unlike = given.lease if refused is not None and refused == given.credentials else ""
             given = self.issue(connector, access=access, refused=unlike, **wish)
-            with holding:
-                self._hold(given.lease, instead_of=last.lease)
-                last = given
+            if given.lease != last.lease:  # else there is nothing to tell the event loop, which may be busy
+                with holding:
+                    self._hold(given.lease, instead_of=last.lease)
+                    last = given
             return given.credentials
 
         request = BlockingClientRequest(
