@@ -230,6 +230,30 @@ def push(skopeo: Skopeo, image: Path) -> Callable[..., subprocess.CompletedProce
     return pushed
 
 
+Mooring = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def mooring(machine: Path) -> Mooring:
+    """Runs the real CLI, on that machine; a command that fails fails the test, unless its exit code is wanted."""
+    program = Path(sys.executable).with_name("mooring")
+
+    def run(*words: str, given: str = "", code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [program, *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=dict(os.environ) | variables,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
 
 

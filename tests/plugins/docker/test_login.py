@@ -121,7 +121,7 @@ def wanted(machine: Path) -> Ways:
             "resource_id": HOST,
             "access": "read",
             "command": ("mooring", "issue", "mine"),
-            "folder": machine / "mooring" / "logins",
+            "folder": machine / "mooring" / "logins" / "docker",
         }
         return m.LoginRequest(**(values | fields))
 
@@ -132,7 +132,7 @@ def wanted(machine: Path) -> Ways:
 def unwanted(machine: Path) -> Callable[..., m.LogoutRequest]:
     def made(**fields: Any) -> m.LogoutRequest:
         values = {"connector": "mine", "resource_type": None, "resource_id": None}
-        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins"} | fields))
+        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins" / "docker"} | fields))
 
     return made
 
@@ -229,7 +229,7 @@ def test_a_file_that_cannot_take_it_stays_as_it_is(machine: Path, wanted: Ways, 
 
     assert path.read_text() == content
     assert [file.name for file in path.parent.iterdir()] == ["config.json"]
-    assert json.loads((machine / "mooring" / "logins" / "docker.json").read_text()) == {}
+    assert json.loads((machine / "mooring" / "logins" / "docker" / "docker.json").read_text()) == {}
     assert CANARY not in str(caught.value)
 
 
@@ -379,7 +379,7 @@ def test_a_mooring_that_is_gone(wanted: Ways) -> None:
 
 def test_a_broken_memory(wanted: Ways, machine: Path) -> None:
     connector.login(wanted())
-    (machine / "mooring" / "logins" / "docker.json").write_text("{")
+    (machine / "mooring" / "logins" / "docker" / "docker.json").write_text("{")
     got = called("get", HOST)
     assert got.returncode == 1
     assert "is broken" in got.stdout
@@ -387,21 +387,21 @@ def test_a_broken_memory(wanted: Ways, machine: Path) -> None:
 
 
 @pytest.fixture
-def logged_in(htpasswd: Any, wanted: Ways, machine: Path, push: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def logged_in(htpasswd: Any, mooring: Any, push: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry that mooring logs in to, by its own CLI; gives the repository."""
     assert push(f"{htpasswd.host}/team/app:v1", "--dest-creds=alice:pw-alice").returncode == 0
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
-    mooring = str(BIN / "mooring")
-    register = [
-        mooring, "connector", "register", "mine", "--type", "docker", "--auth-method", "password",
-        f"--registry={htpasswd.url}", "--username=alice", "--password", "-", "--allow-unnarrowed", "--allow-long-lived",
-    ]  # fmt: skip
-    done = subprocess.run(register, input=b"pw-alice\n", capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    host = htpasswd.host
-    issue = (mooring, "issue", "mine", "--resource-type", "docker-registry", "--resource-id", host)
-    connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=issue))
-    return f"{host}/team/app"
+    register(mooring, htpasswd)
+    mooring("login", "mine", "-r", "docker-registry", "-i", htpasswd.host)
+    return f"{htpasswd.host}/team/app"
+
+
+def register(mooring: Any, registry: Any) -> None:
+    """The connector `mine`, by its password."""
+    mooring(
+        "connector", "register", "mine", "--type", "docker", "--auth-method", "password", f"--registry={registry.url}",
+        "--username=alice", "--password", "-", "--allow-unnarrowed", "--allow-long-lived", given="pw-alice\n",
+    )  # fmt: skip
 
 
 def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -> None:
@@ -412,12 +412,10 @@ def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -
     assert "pw-alice" not in docker_file(machine).read_text()
 
 
-def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, wanted: Ways, tmp_path: Path, machine: Path) -> None:
-    host = logged_in.partition("/")[0]
-    remembered = json.loads((machine / "mooring" / "logins" / "docker.json").read_text())[host]
-    command = tuple(remembered["command"][:-2])
+def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, mooring: Any, tmp_path: Path, machine: Path) -> None:
     auth = tmp_path / "auth.json"
-    connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=command, file=auth))
+    host = logged_in.partition("/")[0]
+    mooring("login", "mine", "-r", "docker-registry", "-i", host, "--file", str(auth))
     docker_file(machine).unlink()
 
     got = skopeo("list-tags", "--tls-verify=false", f"docker://{logged_in}", REGISTRY_AUTH_FILE=str(auth))
@@ -432,8 +430,8 @@ def test_the_docker_cli_logs_in_by_mooring(logged_in: str) -> None:
     assert "layers" in json.loads(done.stdout)
 
 
-def test_without_the_entry_the_real_clients_are_refused(logged_in: str, unwanted: Any, skopeo: Any) -> None:
-    connector.logout(unwanted())
+def test_without_the_entry_the_real_clients_are_refused(logged_in: str, mooring: Any, skopeo: Any) -> None:
+    mooring("logout", "mine")
 
     assert skopeo("list-tags", "--tls-verify=false", f"docker://{logged_in}").returncode != 0
 

@@ -351,7 +351,10 @@ def _unchain(error: MooringError) -> None:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    cancelled = anyio.get_cancelled_exc_class()
+    try:
+        cancelled = anyio.get_cancelled_exc_class()
+    except RuntimeError:  # outside of an event loop nothing is cancelled
+        return False
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(cancelled) is not None
     return isinstance(error, cancelled)

@@ -126,8 +126,9 @@ def _run(command: Sequence[str], environment: Environment, known: Known | None) 
             if environment.files:
                 folder = stack.enter_context(private_folder(settings_from().home / FOLDERS))
                 for file in environment.files:
-                    write_private(folder / file.name, file.content)
-                    given[file.variable] = str(folder / file.name)
+                    path = folder / file.name
+                    write_private(path, file.content)
+                    given[file.variable] = str(path.parent if file.folder else path)
             return run_child(command, given, outputs, signals)
     finally:
         outputs.close_ours()

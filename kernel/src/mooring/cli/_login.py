@@ -67,7 +67,10 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
             return checked(route, "login", await anyio.to_thread.run_sync(route.login, request), LoginChange)
 
     change = with_broker(run, work)
-    say(f"Wrote {', '.join(change.entries)} to {change.file}.{_kept(change)}")
+    if change.entries:
+        say(f"Wrote {', '.join(change.entries)} to {change.file}.{_kept(change)}")
+    else:
+        say(f"{change.file} has the entry already.")
     for note in change.notes:
         say(f"Note: {note}.")
     if "MOORING_HOME" in os.environ:

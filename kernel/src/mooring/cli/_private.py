@@ -38,7 +38,8 @@ def private_folder(parent: Path) -> Generator[Path, None, None]:
 
 
 def write_private(file: Path, content: Secret) -> None:
-    """Write a new file (mode 0600)."""
+    """Write a new file (mode 0600), in folders of its own where its name has some (mode 0700)."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as sink:
         sink.write(content.reveal())
 

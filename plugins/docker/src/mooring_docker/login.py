@@ -19,6 +19,13 @@ def login(request: m.LoginRequest) -> m.LoginChange:
         UnsupportedResource: the credentials are no user and password.
         InvalidConfig: the file is broken or cannot be written, or somebody else's helper serves the registry.
     """
+    with files.alone(request.folder):
+        return _login(request)
+
+
+def _login(request: m.LoginRequest) -> m.LoginChange:
+    if request.name is not None:
+        raise m.InvalidConfig("docker and podman know a registry by its host alone; leave out --name", field="name")
     credentials = needs_login(request.credentials)
     host = credentials.registry
     file = (request.file or files.docker_file()).absolute()
@@ -66,6 +73,11 @@ def login(request: m.LoginRequest) -> m.LoginChange:
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
     """Without the entries of the connector; all else stays."""
+    with files.alone(request.folder):
+        return _logout(request)
+
+
+def _logout(request: m.LogoutRequest) -> m.LoginChange:
     remembered = request.folder / logins.NAME
     _, values = files.read(remembered)
     served = {host: entry for host, entry in values.items() if _is_of(entry, request)}
