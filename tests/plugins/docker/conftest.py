@@ -75,6 +75,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def engines() -> Any:
+    """Real container engines."""
+    return module("engines")
+
+
 class Registry(NamedTuple):
     """A running docker-registry."""
 
