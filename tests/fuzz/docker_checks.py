@@ -22,7 +22,7 @@ from mooring.types import build_config
 from mooring_docker import connector, files, helper, helpers, ids, lift
 from mooring_docker.challenge import challenges
 from mooring_docker.grant import LIFE, claims_of, granted
-from mooring_docker.repositories import _last_of
+from mooring_docker.repositories import _next_of
 from mooring_docker.session import RegistrySession
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -190,7 +190,7 @@ LINKS = near(
 
 @outcome
 def check_link(text: str) -> str:
-    found = _last_of(text, "https://r.org")
+    found = _next_of(text, "https://r.org")
     return "taken" if found is not None else "none"
 
 

@@ -364,7 +364,7 @@ TARGETS: dict[str, Target] = {
         large=lambda text: {"token": text},
     ),
     "docker-link": Target(
-        parsers=("mooring_docker.repositories:_last_of",), inputs=docker.LINKS, check=docker.check_link, large=str
+        parsers=("mooring_docker.repositories:_next_of",), inputs=docker.LINKS, check=docker.check_link, large=str
     ),
     "docker-lift": Target(
         parsers=("mooring_docker.files:_parsed", "mooring_docker.lift:_pair", "mooring_docker.helpers:_run"),
