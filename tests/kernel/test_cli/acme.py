@@ -191,6 +191,11 @@ class Acme:
         files = ()
         if os.environ.get("ACME_FILES"):
             files = (m.EnvironmentFile(variable="ACME_FILE", name="acme.conf", content=credentials.password),)
+        if os.environ.get("ACME_FILES") == "folder":
+            deep = m.EnvironmentFile(
+                variable="ACME_FOLDER", name="acme/conf.d/acme.conf", content=credentials.password, folder=True
+            )
+            files = (*files, deep)
         variables = {"ACME_USER": credentials.user, "ACME_PASSWORD": credentials.password, "ACME_OLD": None}
         return m.Environment(variables=variables, files=files)
 

@@ -79,6 +79,17 @@ def test_the_child_has_variables_and_the_file(run, home, monkeypatch) -> None:
     assert Path(found["ACME_FILE"]).is_relative_to(home)
 
 
+def test_the_child_has_the_folder_of_a_file_that_is_found_by_it(run, home, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_FILES", "folder")
+    script = 'cd "$ACME_FOLDER" && stat -c "%a %n" "$PWD" *; tr a-z A-Z < acme.conf'
+    code, out, err = run(*FIRST, "--", "sh", "-c", script)
+    (mode, folder), (its_mode, name) = (line.split(" ") for line in out.splitlines()[:2])
+    assert (code, err, mode, its_mode, name) == (0, "", "700", "600", "acme.conf")
+    assert Path(folder).parts[-2:] == ("acme", "conf.d")
+    assert out.splitlines()[2] == SECRET.upper()
+    assert left(home) == []
+
+
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
 def test_its_exit_code_is_ours(run, code) -> None:
     assert run(*FIRST, "--", "sh", "-c", f"exit {code}") == (code, "", "")
@@ -289,6 +300,11 @@ def test_it_ends_quickly_when_the_command_does(run) -> None:
         ({}, (("A", "../f"),)),
         ({}, (("A", ".."),)),
         ({}, (("A", "/f"),)),
+        ({}, (("A", "a//f"),)),
+        ({}, (("A", "a/../f"),)),
+        ({}, (("A", "a/"),)),
+        ({}, (("A", "f"), ("B", "f"))),
+        ({}, (("A", "f"), ("B", "f/g/h"))),
     ],
 )
 def test_what_no_process_can_have_is_the_plugins_fault(variables, files) -> None:

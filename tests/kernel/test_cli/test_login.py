@@ -48,6 +48,14 @@ def test_a_file_of_the_users_choice(cli, registered, home, tmp_path) -> None:
     assert not file.exists()
 
 
+def test_what_the_plugin_did_not_expect_is_said(cli, registered, home) -> None:
+    cli("login", *FIRST)
+    (folder_of(home) / "tool.conf").write_text("no second line")
+    result = cli("logout", "one", code=3)
+    assert "failed in logout: IndexError" in result.stderr
+    assert "report it to its author" in result.stderr
+
+
 def test_what_the_plugin_refuses_is_said(cli, registered, home) -> None:
     cli("login", *FIRST)
     error = cli("login", *FIRST, code=2).stderr

@@ -191,6 +191,32 @@ def running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.parametrize("script", [f"echo {CANARY}", f"echo '[\"{CANARY}\"]'", f"echo '{{\"{CANARY}'"])
+async def test_a_list_that_is_none(config: Any, helper: Any, script: str) -> None:
+    helper("bad", script)
+    config({"credsStore": "bad"})
+    for lift in (connector.lift, connector.lift_all):
+        with pytest.raises(m.InvalidConfig, match="answered what is no list") as caught:
+            await lift(m.LiftRequest())
+        assert CANARY not in str(caught.value)
+
+
+async def test_a_list_of_nothing(config: Any, helper: Any) -> None:
+    config({"credsStore": "bad"})
+    for script in ("true", "echo {}", "exec >&-"):
+        helper("bad", script)
+        with pytest.raises(m.NothingToLift):
+            await lifted()
+
+
+async def test_a_helper_that_is_no_program(config: Any, helper: Any, machine: Path) -> None:
+    helper("bad", "")
+    (machine / "bin" / "docker-credential-bad").write_bytes(b"\x7fELF")
+    config({"credHelpers": {"r.org": "bad"}})
+    with pytest.raises(m.InvalidConfig, match="docker-credential-bad cannot be run"):
+        await lifted()
+
+
 @pytest.mark.parametrize("name", ["missing", "../../bin/sh", "a b", "", "x" * 65])
 async def test_a_helper_that_is_none(config: Any, name: str) -> None:
     config({"credHelpers": {"r.org": name}})
