@@ -6,6 +6,7 @@ errors of ours come out, and none says a secret. What each holds beyond that is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -376,6 +377,27 @@ TARGETS: dict[str, Target] = {
         parsers=("mooring_docker.helper:_values", "mooring_docker.helpers:_values"),
         inputs=docker.HELPER_ANSWERS,
         check=docker.check_helper,
+    ),
+    "docker-request": Target(
+        parsers=("mooring_docker.helper:_requested", "mooring_docker.helper:_host"),
+        inputs=docker.REQUESTS,
+        check=docker.check_request,
+        large=lambda text: text.encode("utf-8", "surrogatepass"),
+    ),
+    "docker-login": Target(
+        parsers=(
+            "mooring_docker.files:change",
+            "mooring_docker.helper:_entries",
+            "mooring_docker.login:login",
+            "mooring_docker.login:logout",
+        ),
+        inputs=docker.CHANGED,
+        check=docker.check_change,
+        seeds=tuple(
+            (b"{}", json.dumps({docker.HOST: {"connector": "mine", "files": files}}).encode(), False)
+            for files in (None, ["\0"], ["\ud800"])
+        ),
+        slow=True,
     ),
     "http-answer": Target(parsers=("mooring.http:Answer.json",), inputs=docker.ANSWERS, check=docker.check_answer),
 }

@@ -82,10 +82,17 @@ def _answer(words: list[str]) -> str:
 def _given() -> str:
     try:
         with open(0, "rb", closefd=False) as stdin:
-            request = stdin.read(LONGEST_REQUEST + 1)
+            return _requested(stdin.read(LONGEST_REQUEST + 1))
+    except OSError:
+        return _requested(b"")
+
+
+def _requested(request: bytes) -> str:
+    """What a request holds: a server's URL, or of `store` more than that."""
+    try:
         text = request.decode().strip()
-    except (OSError, ValueError):
-        request, text = b"", ""
+    except ValueError:
+        text = ""
     if not text or len(request) > LONGEST_REQUEST:
         raise Refused("no credentials server URL")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,10 @@ def _login(request: m.LoginRequest) -> m.LoginChange:
     file = (request.file or files.docker_file()).absolute()
     remembered = request.folder / logins.NAME
     present = _served(remembered, host)
-    if present is not None and present.get("connector") != request.connector:
-        raise m.InvalidConfig(
-            f"logins to {host} come from the connector {present.get('connector')!r}; log that one out first"
-        )
-    earlier = [name for name in (present or {}).get("files", []) if isinstance(name, str)]
+    other = (present or {}).get("connector")
+    if isinstance(other, str) and other != request.connector:
+        raise m.InvalidConfig(f"logins to {host} come from the connector {other!r}; log that one out first")
+    earlier = _files_of(present)
     entry = {
         "connector": request.connector,
         "resource_id": request.resource_id,
@@ -85,7 +85,7 @@ def _logout(request: m.LogoutRequest) -> m.LoginChange:
     backup: str | None = None
     changed: Path | None = None
     for host, entry in served.items():
-        named = [Path(name) for name in entry.get("files", []) if isinstance(name, str)]
+        named = [Path(name) for name in _files_of(entry)]
         for file in [request.file.absolute()] if request.file else named:
             keys = keys_of(host)
 
@@ -105,6 +105,19 @@ def _logout(request: m.LogoutRequest) -> m.LoginChange:
         _put(remembered, host, {**entry, "files": left} if left else None)
     shown = changed or request.file or files.docker_file()
     return m.LoginChange(file=str(shown), entries=tuple(dict.fromkeys(removed)), backup=backup)
+
+
+def _files_of(entry: dict[str, Any] | None) -> list[str]:
+    """The files that an entry names, as far as it is whole."""
+    files = (entry or {}).get("files")
+    return [name for name in files if isinstance(name, str) and _is_path(name)] if isinstance(files, list) else []
+
+
+def _is_path(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeError:
+        return False
 
 
 def _is_of(entry: Any, request: m.LogoutRequest) -> bool:
