@@ -274,6 +274,12 @@ def test_a_link_stays_a_link(machine: Path, wanted: Ways, tmp_path: Path) -> Non
     assert json.loads(real.read_text())["credHelpers"] == {HOST: "mooring"}
 
 
+def test_a_table_of_nothing(machine: Path, wanted: Ways) -> None:
+    path = docker_file(machine, '{"credHelpers": null, "auths": null}')
+    assert connector.login(wanted()).entries == (HOST,)
+    assert json.loads(path.read_text()) == {"credHelpers": {HOST: "mooring"}, "auths": None}
+
+
 def test_a_link_that_leads_to_itself(machine: Path, wanted: Ways) -> None:
     docker_file(machine, "").unlink()
     docker_file(machine).symlink_to(docker_file(machine))

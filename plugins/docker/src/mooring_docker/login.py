@@ -47,7 +47,7 @@ def _login(request: m.LoginRequest) -> m.LoginChange:
     added: list[str] = []
 
     def add(values: dict[str, Any]) -> bool:
-        own = values.setdefault("credHelpers", {})
+        own = values["credHelpers"] = {} if values.get("credHelpers") is None else values["credHelpers"]
         if not isinstance(own, dict):
             raise m.InvalidConfig(f"{file} is broken: its credHelpers are no JSON object; mend it")
         for key in keys_of(host):
