@@ -80,9 +80,9 @@ def register(
     standard input, @path from a file (@@ for a value that begins with @); lists and maps (key=value) are repeated.
     A required secret that is left out is asked for on a terminal. --field.NAME is for a field named like an option.
 
-    With --auto-configure --all, everything on this machine that the type can be made of gets a connector: each context
-    of a kubeconfig, each login of docker. Each is called as it is there, after NAME and a dash if NAME is given. One
-    that fails, also because its name is taken, has its error in its row; the exit status is 7 if all of them failed.
+    With --auto-configure --all, each thing on this machine that the type knows a way to becomes a connector, called as
+    it is there, after NAME and a dash if NAME is given. One that fails, also because its name is taken, has its error
+    in its row; the exit status is 7 if all of them failed.
     """
     run: Run = ctx.obj
     if all_ and not auto_configure:
