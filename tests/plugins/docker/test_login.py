@@ -121,7 +121,7 @@ def wanted(machine: Path) -> Ways:
             "resource_id": HOST,
             "access": "read",
             "command": ("mooring", "issue", "mine"),
-            "folder": machine / "mooring" / "logins",
+            "folder": machine / "mooring" / "logins" / "docker",
         }
         return m.LoginRequest(**(values | fields))
 
@@ -132,7 +132,7 @@ def wanted(machine: Path) -> Ways:
 def unwanted(machine: Path) -> Callable[..., m.LogoutRequest]:
     def made(**fields: Any) -> m.LogoutRequest:
         values = {"connector": "mine", "resource_type": None, "resource_id": None}
-        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins"} | fields))
+        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins" / "docker"} | fields))
 
     return made
 
@@ -229,7 +229,7 @@ def test_a_file_that_cannot_take_it_stays_as_it_is(machine: Path, wanted: Ways, 
 
     assert path.read_text() == content
     assert [file.name for file in path.parent.iterdir()] == ["config.json"]
-    assert json.loads((machine / "mooring" / "logins" / "docker.json").read_text()) == {}
+    assert json.loads((machine / "mooring" / "logins" / "docker" / "docker.json").read_text()) == {}
     assert CANARY not in str(caught.value)
 
 
@@ -379,7 +379,7 @@ def test_a_mooring_that_is_gone(wanted: Ways) -> None:
 
 def test_a_broken_memory(wanted: Ways, machine: Path) -> None:
     connector.login(wanted())
-    (machine / "mooring" / "logins" / "docker.json").write_text("{")
+    (machine / "mooring" / "logins" / "docker" / "docker.json").write_text("{")
     got = called("get", HOST)
     assert got.returncode == 1
     assert "is broken" in got.stdout
@@ -399,8 +399,9 @@ def logged_in(htpasswd: Any, wanted: Ways, machine: Path, push: Any, monkeypatch
     done = subprocess.run(register, input=b"pw-alice\n", capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     host = htpasswd.host
-    issue = (mooring, "issue", "mine", "--resource-type", "docker-registry", "--resource-id", host)
-    connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=issue))
+    login = [mooring, "login", "mine", "--resource-type", "docker-registry", "--resource-id", host]
+    done = subprocess.run(login, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
     return f"{host}/team/app"
 
 
@@ -414,7 +415,7 @@ def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -
 
 def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, wanted: Ways, tmp_path: Path, machine: Path) -> None:
     host = logged_in.partition("/")[0]
-    remembered = json.loads((machine / "mooring" / "logins" / "docker.json").read_text())[host]
+    remembered = json.loads((machine / "mooring" / "logins" / "docker" / "docker.json").read_text())[host]
     command = tuple(remembered["command"][:-2])
     auth = tmp_path / "auth.json"
     connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=command, file=auth))

@@ -14,8 +14,8 @@ NOT_FOUND = "credentials not found in native keychain"
 """What a helper says when it has none, by the protocol."""
 
 NAME = "docker.json"
-FOLDER = "logins"
-"""Below mooring's home: where `mooring login` lets plugins keep what they must remember."""
+FOLDER = Path("logins", "docker")
+"""Below mooring's home: where `mooring login` lets this plugin keep what it must remember."""
 
 
 def usual_file() -> Path:
