@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
+"""With it, a source that was changed is compiled by every process; what is installed was compiled once."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -37,7 +40,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], given: bytes = b
     begin = time.perf_counter()
     process = subprocess.Popen(
         command,
-        env={**os.environ, **environment},
+        env={name: value for name, value in os.environ.items() if name != UNCOMPILED} | dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
