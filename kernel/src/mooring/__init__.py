@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         Undo,
         UndoLog,
         Units,
+        Unlifted,
         VerifyRequest,
         hookimpl,
     )
@@ -219,6 +220,7 @@ __all__ = [
     "UnknownAuthMethod",
     "UnknownConnector",
     "UnknownConnectorType",
+    "Unlifted",
     "Unreachable",
     "UnsupportedResource",
     "VaultError",

@@ -134,6 +134,7 @@ class BlockingBroker:
 
     register = _waiting(Broker.register)
     lift = _waiting(Broker.lift)
+    lift_all = _waiting(Broker.lift_all)
     get = _waiting(Broker.get)
     secrets = _waiting(Broker.secrets)
     list = _waiting(Broker.list)

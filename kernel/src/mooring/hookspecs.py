@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pluggy
 
 from mooring.credentials import Credentials
+from mooring.errors import MooringError
 from mooring.types import Access, Clock, Config, ConnectorType, Identity, Resource, Secret, Struct, Unit
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ class Lifted(Struct):
     expires_at: datetime | None = None
     name: str = ""
     """What to call the connector, where several were found."""
+
+
+class Unlifted(Struct):
+    """Something on the local machine that no configuration could be made of."""
+
+    name: str
+    error: MooringError
+    """Why; what an error says never holds a secret."""
 
 
 class RenderRequest(Struct):
@@ -591,8 +600,11 @@ class LiftAll(Protocol):
     """Optional: everything that the local machine has, each thing a connector of its own."""
 
     @hookspec
-    async def lift_all(self, request: LiftRequest) -> tuple[Lifted, ...]:
-        """Like `lift`, all of it; each with a `name`.
+    async def lift_all(self, request: LiftRequest) -> tuple[Lifted | Unlifted, ...]:
+        """Like `lift`, all of it; each with a `name`, which need not be a valid one. One that is unfit stops no other.
+
+        Raises:
+            NothingToLift: there is nothing at all. The message says where was looked.
 
         >>> import anyio
         >>> from mooring.hookspecs import LiftRequest

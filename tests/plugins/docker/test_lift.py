@@ -96,6 +96,21 @@ async def test_podman_after_docker(config: Any, machine: Path, monkeypatch: pyte
     assert (await lifted(registry="r.org")).config.username == "by-podman"
 
 
+async def test_one_that_is_unfit_stops_no_other(config: Any) -> None:
+    config({"auths": {"q.org": {"auth": CANARY}, "r.org": {"auth": coded("alice", "pw")}}})
+
+    unfit, found = await connector.lift_all(m.LiftRequest())
+
+    assert isinstance(unfit, m.Unlifted)
+    assert unfit.name == "q.org"
+    assert "holds no user and password" in str(unfit.error)
+    assert unfit.error.__traceback__ is None
+    assert CANARY not in str(unfit.error)
+    assert (found.name, found.config.username) == ("r.org", "alice")
+    (only,) = await connector.lift_all(m.LiftRequest(options={"registry": "r.org"}))
+    assert only.name == "r.org"
+
+
 async def test_a_registry_token(config: Any) -> None:
     config({"auths": {"r.org": {"registrytoken": "t.o.k"}}})
 

@@ -192,9 +192,14 @@ async def test_lifting_the_current_context_and_each(machine: Path, authority: An
     assert (await lifted(context="dev", cluster_name="mine")).config.cluster_name == "mine"
 
     every = await connector.lift_all(m.LiftRequest(options=allowed))
-    assert [(one.name, one.auth_method) for one in every] == [
-        ("dev", "token"), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
+    assert [(one.name, getattr(one, "auth_method", None)) for one in every] == [
+        ("dev", "token"), ("old", None), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
     ]  # fmt: skip
+    assert isinstance(every[1], m.Unlifted)
+    assert "gke-gcloud-auth-plugin" in every[1].error.message
+    assert every[1].error.__traceback__ is None
+    (only,) = await connector.lift_all(m.LiftRequest(options={"context": "pair"}))
+    assert only.name == "pair"
 
 
 async def test_files_of_kubeconfig_are_merged_as_kubectl_does(

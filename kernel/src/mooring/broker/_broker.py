@@ -21,7 +21,7 @@ from mooring.bus import Subscription
 from mooring.credentials import Credentials, Issued
 from mooring.errors import BrokerClosed, RecordDamaged, UnsupportedResource
 from mooring.events import Event
-from mooring.hookspecs import ClientRequest, Explanation, Lifted
+from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.registry import Plugin, Registry
 from mooring.store import Connectors
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
@@ -161,6 +161,25 @@ class Broker:
             NothingToLift: there is none. The message says where was looked.
         """
         return await _register.lift(self._desk, type, auth_method, options or {})
+
+    async def lift_all(
+        self,
+        type: str,
+        *,
+        prefix: str = "",
+        auth_method: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Sequence[Lifted | Unlifted]:
+        """Everything that this machine has, each for a `register` of its own, and beside it what cannot be lifted.
+
+        Each has a name that a connector may bear and that no other of them has: the prefix and a dash, if there is one,
+        and what the thing is called, with a dash for whatever no name may hold; `-2`, `-3`... tell equal ones apart.
+
+        Raises:
+            NothingToLift: there is nothing, or the type cannot find all; the message says which types can.
+            InvalidConfig: the prefix is no name.
+        """
+        return await _register.lift_all(self._desk, type, prefix, auth_method, options or {})
 
     async def get(self, connector: str) -> Connector:
         """One connector.

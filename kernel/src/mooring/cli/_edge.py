@@ -34,7 +34,7 @@ Exit codes:
   4    the vendor refused, or did not answer
   5    the store cannot be used
   6    a secret cannot be sealed or opened
-  7    every connector failed (list-resources), or a check did (doctor)
+  7    every connector failed (list-resources, register --all), or a check did (doctor)
   130  interrupted, or a question was answered with no
   141  whoever read stdout has gone, as in: mooring ... | head -1"""
 

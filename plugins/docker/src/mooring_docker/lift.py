@@ -41,8 +41,13 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
     return await _discreetly(_lift, request)
 
 
-async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    """Every login, named for its registry."""
+async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    """Every login, or the one for the registry that is wanted, named for its registry; unfit ones with the reason.
+
+    Raises:
+        NothingToLift: there is none. The message says where was looked.
+        InvalidConfig: a file is broken, or a credential helper that lists fails.
+    """
     return await _discreetly(_lift_all, request)
 
 
@@ -70,13 +75,24 @@ async def _lift(request: m.LiftRequest) -> m.Lifted:
     return await _lifted(entries[host], request)
 
 
-async def _lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+async def _lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    if request.options.get("registry") is not None:
+        return (await _lift(request),)
     entries = await _entries()
     if not entries:
         raise m.NothingToLift(f"no login in {_looked()}")
-    options = {name: value for name, value in request.options.items() if name != "registry"}
-    plain = m.LiftRequest(auth_method=request.auth_method, options=options, allow_implicit=request.allow_implicit)
-    return tuple([await _lifted(entries[host], plain) for host in sorted(entries)])
+    return tuple([await _tried(entries[host], request) for host in sorted(entries)])
+
+
+async def _tried(entry: Entry, request: m.LiftRequest) -> m.Lifted | m.Unlifted:
+    try:
+        return await _lifted(entry, request)
+    except m.ConfigError as error:
+        return m.Unlifted(name=_name(entry), error=error.with_traceback(None))
+
+
+def _name(entry: Entry) -> str:
+    return re.sub("[^a-z0-9.-]", "-", entry.registry)
 
 
 def _looked() -> str:
@@ -130,7 +146,7 @@ async def _lifted(entry: Entry, request: m.LiftRequest) -> m.Lifted:
     kind = next(one.config for one in METHODS if one.name == method)
     given = {name: value for name, value in request.options.items() if value is not None}
     config = build_config(kind, {"registry": entry.registry, **fields, **given})
-    return m.Lifted(auth_method=method, config=config, source=source, name=re.sub("[^a-z0-9.-]", "-", entry.registry))
+    return m.Lifted(auth_method=method, config=config, source=source, name=_name(entry))
 
 
 def _stored(entry: Entry) -> tuple[str, dict[str, Any]]:

@@ -44,25 +44,28 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
     return await anyio.to_thread.run_sync(_lifted, document, name, request)
 
 
-async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    """Every context that can be used; the others are left out.
+async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    """Every context, or the one that is named; those that cannot be used with the reason.
 
     Raises:
-        NothingToLift: there is none, or none can be used; then the message says why for the first.
+        InvalidConfig: a kubeconfig is broken.
+        NothingToLift: there is no kubeconfig, or it has no such context.
     """
     _check(request)
     found = await anyio.to_thread.run_sync(_contexts, request.options)
     if found is None:
         raise m.NothingToLift(f"no kubeconfig on this machine; looked in {_places(request.options)}")
     document, names = found
-    lifted, problem = [], "it has no context"
+    if (wanted := request.options.get("context")) is not None:
+        names = [kubeconfig.context_of(document, wanted, FIELD)[0]]
+    if not names:
+        raise m.NothingToLift(f"no context in {_places(request.options)}")
+    lifted: list[m.Lifted | m.Unlifted] = []
     for name in names:
         try:
             lifted.append(await anyio.to_thread.run_sync(_lifted, document, name, request))
         except m.ConfigError as error:
-            problem = error.message
-    if not lifted:
-        raise m.NothingToLift(f"no context of the kubeconfig can be lifted: {problem}")
+            lifted.append(m.Unlifted(name=name, error=error.with_traceback(None)))
     return tuple(lifted)
 
 
