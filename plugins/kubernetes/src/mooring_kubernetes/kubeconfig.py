@@ -15,7 +15,7 @@ from typing import Any
 import mooring as m
 from mooring_kubernetes import formats, ids
 from mooring_kubernetes.settings import KubeconfigConfig
-from mooring_kubernetes.way import LONGEST_FILE, ExecPlugin, Way, read
+from mooring_kubernetes.way import LONGEST_FILE, ExecPlugin, Way, expanded, read
 
 Document = dict[str, Any]
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
@@ -53,18 +53,14 @@ def _way_of(config: KubeconfigConfig) -> Way:
 
 def parsed(text: str, field: str) -> Document:
     """The document of a kubeconfig's text; never says what it holds."""
-    import yaml
+    from mooring_kubernetes.plain import Unreadable, plain
 
-    where = ""
     if len(text) > LONGEST_FILE:
         raise _broken(field, "is longer than 1 MiB")
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-    except (ValueError, RecursionError, OverflowError):
-        pass
+        document = plain(text)
+    except Unreadable as error:
+        where = f" (line {error.line})" if error.line is not None else ""
     else:
         document = {} if document is None else document
         if isinstance(document, dict) and document.get("kind", "Config") == "Config":
@@ -94,7 +90,7 @@ def _broken(field: str, what: str) -> m.InvalidConfig:
 
 def loaded(path: Path, field: str) -> Document:
     """The document of a file, with the paths in it made absolute."""
-    path = path.expanduser()
+    path = expanded(path, field)
     document = parsed(read(str(path), field), field)
     for section, names in PATHS.items():
         for entry in document[section]:
@@ -103,14 +99,15 @@ def loaded(path: Path, field: str) -> Document:
                 if isinstance(held.get(name), str) and held[name]:
                     held[name] = str(path.parent.absolute() / held[name])
             program = held.get("exec")
-            if isinstance(program, dict) and os.sep in str(program.get("command", "")):
-                program["command"] = os.path.normpath(path.parent.absolute() / str(program["command"]))
+            command = program.get("command") if isinstance(program, dict) else None
+            if isinstance(program, dict) and isinstance(command, str) and os.sep in command:
+                program["command"] = os.path.normpath(path.parent.absolute() / command)
     return document
 
 
 def merged(documents: Iterable[Document]) -> Document:
     """Several as one: of each name the first counts, and the first current context."""
-    whole: Document = {section: [] for section in SECTIONS}
+    whole: Document = {section: [] for section in SECTIONS} | {"current-context": None}
     for document in documents:
         for section in SECTIONS:
             known = {entry["name"] for entry in whole[section]}
@@ -146,10 +143,10 @@ def named(document: Document, section: str, name: Any, field: str) -> dict[str, 
 
 def context_of(document: Document, wanted: str | None, field: str) -> tuple[str, dict[str, Any]]:
     """The context that is wanted, or the current one, with its name."""
-    name = wanted or document.get("current-context")
-    if not name:
+    name = wanted or _text(document, "current-context", field)
+    if name is None:
         raise m.InvalidConfig("the kubeconfig has no current context; name one in the field context", field="context")
-    return str(name), named(document, "contexts", name, "context" if wanted else field)
+    return name, named(document, "contexts", name, "context" if wanted else field)
 
 
 def way_in(document: Document, field: str, config: KubeconfigConfig) -> Way:
@@ -270,7 +267,7 @@ def _data(held: Mapping[str, Any], name: str, field: str) -> str | None:
     data = _text(held, f"{name}-data", field)
     if data is not None:
         try:
-            return base64.b64decode(data, validate=True).decode()
+            return base64.b64decode("".join(data.split()), validate=True).decode()
         except (binascii.Error, ValueError):
             pass
         raise _broken(field, f"has a {name}-data that is not in base64")
