@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -167,6 +168,58 @@ def test_login_keeps_everything_and_logout_removes_exactly_its_own(tmp_path: Pat
     assert logged_out(file).entries == ("mooring-prod",)
     assert file.read_text() == text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.mooring-backup"]
+
+
+MOVED = """\
+users:
+# first
+- name: mooring-prod
+  user:
+    extensions:
+    - name: mooring
+      extension:
+        connector: prod  # of ours
+# second
+
+- name: ann
+  user: {}   # nothing
+contexts:
+# third
+- name: mooring-prod
+  context:
+    user: mooring-prod
+    extensions:
+    - name: mooring
+      extension:
+        connector: prod
+# fourth
+current-context: home
+clusters: []
+"""
+
+
+def test_comments_after_an_entry_outlive_it(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(MINE)
+    logged_in(file)
+    text = file.read_text()
+    for key in ("users", "contexts", "current-context"):
+        text = text.replace(f"\n{key}:", f"\n# of {key}\n\n{key}:")
+    file.write_text(text)
+    logged_in(file)
+    assert file.read_text() == text
+    logged_in(file, msgspec.structs.replace(TOKEN, server="https://moved.example.org"))
+    assert file.read_text() == text.replace(TOKEN.server, "https://moved.example.org")
+    logged_out(file)
+    assert [line for line in file.read_text().splitlines() if "# of" in line] == [
+        "# of users", "# of contexts", "# of current-context",
+    ]  # fmt: skip
+    file.write_text(MOVED)
+    logged_out(file)
+    assert file.read_text() == (
+        "users:\n# first\n# second\n\n- name: ann\n  user: {}   # nothing\ncontexts: []\n# third\n# fourth\n"
+        "current-context: home\nclusters: []\n"
+    )
 
 
 def test_login_where_there_is_no_file_makes_it_the_current_context(machine: Path) -> None:

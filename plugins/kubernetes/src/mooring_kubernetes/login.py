@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mooring as m
+from mooring_kubernetes import comments
 from mooring_kubernetes.edit import FIELD, check, edit
 from mooring_kubernetes.ids import NAME
 from mooring_kubernetes.kubeconfig import SECTIONS, Document, loaded, merged
@@ -91,7 +92,7 @@ def _removed(file: Path, request: m.LogoutRequest) -> m.LoginChange:
             for place in reversed(range(len(entries))):
                 if _is_of(_mark(entries[place], kind), request):
                     removed[str(entries[place].get("name"))] = None
-                    del entries[place]
+                    comments.remove(document, section, place)
         if document.get("current-context") in list(removed):
             document["current-context"] = ""
         return sorted(removed)
@@ -138,7 +139,7 @@ def _put(entries: Any, section: str, entry: dict[str, Any], kind: str, connector
     _of_us(entries, section, entry["name"], kind, connector)
     for place, known in enumerate(entries):
         if known.get("name") == entry["name"]:
-            entries[place] = entry
+            comments.replace(entries, place, entry)
             return
     entries.append(entry)
 

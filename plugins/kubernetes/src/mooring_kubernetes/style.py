@@ -47,12 +47,13 @@ def written(document: Any, before: str) -> str:
 
 def quoted(value: Any) -> Any:
     """A value with its texts in quotes where they would be read as something else without."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     if isinstance(value, dict):
-        return {name: quoted(part) for name, part in value.items()}
+        return CommentedMap({name: quoted(part) for name, part in value.items()})
     if isinstance(value, list):
-        return [quoted(part) for part in value]
+        return CommentedSeq([quoted(part) for part in value])
     if isinstance(value, str) and (value in NEVER_PLAIN or not _reads_as_text(value)):
         return DoubleQuotedScalarString(value)
     return value
