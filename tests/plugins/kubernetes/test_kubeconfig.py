@@ -293,6 +293,21 @@ async def test_nothing_to_lift(machine: Path, monkeypatch: pytest.MonkeyPatch) -
         auth_method="service-account", allow_implicit=True, options={"token_file": str(machine / "token")}
     )
     assert (await connector.lift(request)).config.cluster_name == "in-cluster"
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    for name in ("x" * 5000, "nowhere\udcff"):
+        monkeypatch.setenv("KUBECONFIG", name)
+        with pytest.raises(m.NothingToLift):
+            await lifted()
+    monkeypatch.setenv("KUBECONFIG", "~nobody-there/config")
+    with pytest.raises(m.InvalidConfig, match="'KUBECONFIG' begins with the home"):
+        await lifted()
+    monkeypatch.delenv("KUBECONFIG")
+    for where in ("gone", "."):  # neither is a file
+        held = document({"x": {"token": "t"}}, "https://k8s.example.org")
+        held["clusters"][0]["cluster"]["certificate-authority"] = where
+        (machine / "without").write_text(yaml.safe_dump(held))
+        with pytest.raises(m.InvalidConfig, match="the file of 'certificate-authority' cannot be read"):
+            await lifted(kubeconfig_file=str(machine / "without"))
     (machine / "broken").write_text("a: [")
     with pytest.raises(m.InvalidConfig, match="no YAML"):
         await connector.lift_all(m.LiftRequest(options={"kubeconfig_file": str(machine / "broken")}))

@@ -139,6 +139,14 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args
         (kubeconfig(cluster={"server": "http://k8s.example.org"}), "no TLS"),
         (kubeconfig(cluster={"server": "https://k8s", "insecure-skip-tls-verify": True}), "trust whoever answers"),
         (kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "AAAA"}), "base64|certificate"),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "bm9wZQ=="}),
+            "in the kubeconfig, field 'certificate-authority' is no certificate",
+        ),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "proxy-url": f"http://u:{CANARY}@p:1"}),
+            "in the kubeconfig, field 'proxy-url' is malformed",
+        ),
     ],
 )
 def test_a_broken_or_hostile_kubeconfig(settle: Any, text: str, said: str) -> None:
