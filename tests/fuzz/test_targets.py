@@ -15,7 +15,15 @@ from near import SLIPS
 from run import as_test, fuzz
 from targets import TARGETS, Target
 
-SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src", "plugins/docker/src")]
+SOURCES = [
+    Path(__file__).parents[2] / folder
+    for folder in (
+        "kernel/src",
+        "plugins/aws/src",
+        "plugins/docker/src",
+        "plugins/kubernetes/src",
+    )
+]
 
 READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit",
            "isdigit", "parsedate_to_datetime", "fullmatch"}  # fmt: skip
@@ -27,6 +35,8 @@ ELSEWHERE: dict[str, str] = {
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
+    "mooring_kubernetes.session:KubernetesSession.ask": "tests/plugins/kubernetes/test_session.py",
+    "mooring_kubernetes.tls:proxy_of": "tests/plugins/kubernetes/test_session.py",
     "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py: names of scratch files of ours",
 }
 

@@ -79,16 +79,28 @@ async def test_a_token_for_somebody_else_alone(
 
 
 async def test_who_may_not_issue_leaves_nothing_that_is_kept(
-    opened: Any, cluster: Any, namespace: str, issuer: Any, ask: Any, log: Any
+    opened: Any, cluster: Any, namespace: str, issuer: Any, admin: Any, ask: Any, log: Any
 ) -> None:
     async with opened("token", **issuer | {"service_account": f"{namespace}/nobody"}) as session:
         with pytest.raises(m.ResourceNotFound, match=f"no service account {namespace}/nobody"):
             await connector.issue_credentials(session, ask())
     async with opened("token", **issuer | {"token": cluster.viewer_token}) as session:
-        with pytest.raises(m.AccessDenied, match="create secrets"):
+        with pytest.raises(m.AccessDenied, match=f"create secrets in namespace {namespace}"):
+            await connector.issue_credentials(session, ask())
+    maker = {"kind": "ServiceAccount", "name": "maker", "namespace": namespace}
+    rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]}]
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"
+    cluster.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "maker"}})
+    cluster.call("POST", roles, {"metadata": {"name": "maker"}, "rules": rules})
+    cluster.bind(namespace, "maker", maker)
+    async with opened("token", **issuer | {"token": cluster.token(namespace, "maker")}) as session:
+        with pytest.raises(m.AccessDenied, match=f"create serviceaccounts/token in namespace {namespace}"):
+            await connector.issue_credentials(session, ask())
+    async with opened("client-certificate", **admin, service_account="nowhere/bot") as session:
+        with pytest.raises(m.ResourceNotFound, match="no namespace nowhere"):
             await connector.issue_credentials(session, ask())
     assert log.kept == {}
-    assert len(log.steps) == 2
+    assert len(log.steps) == 4
 
 
 async def test_without_a_service_account_only_what_is_allowed(
@@ -126,7 +138,18 @@ async def test_a_cluster_without_token_request(opened: Any, fake: Any, at_fake: 
     assert log.kept == {}
 
 
-@pytest.mark.parametrize("status", [{}, {"token": 1}, {"token": "t"}, {"token": "t", "expirationTimestamp": "soon"}])
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"token": 1},
+        {"token": "t"},
+        {"token": "t", "expirationTimestamp": "soon"},
+        {"token": "", "expirationTimestamp": "2100-01-01T00:00:00Z"},
+        {"token": "t\nu: v", "expirationTimestamp": "2100-01-01T00:00:00Z"},
+        {"token": "t", "expirationTimestamp": None},
+    ],
+)
 async def test_a_cluster_that_answers_nonsense(
     opened: Any, fake: Any, at_fake: Any, ask: Any, log: Any, status: Any
 ) -> None:
@@ -212,6 +235,34 @@ async def test_a_broker_removes_at_once_what_a_failed_request_has_made(
         with pytest.raises(m.ResourceNotFound, match="nobody"):
             await broker.issue("lab")
         assert cluster.secrets(namespace) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [(timedelta(minutes=-5), "have ended"), (timedelta(days=400), "long-lived"), (HOUR / 12, None)]
+)
+async def test_a_cluster_that_gives_another_life(fake: Any, at_fake: Any, ends: timedelta, said: str | None) -> None:
+    """What is not let out is revoked; what is shorter says so."""
+    gone = []
+    stamp = (datetime.now(UTC) + ends).isoformat()
+
+    def made(body: Any) -> Any:
+        name = f"/api/v1/namespaces/apps/secrets/{body['metadata']['name']}"
+        fake.answers["DELETE", name] = lambda _: gone.append(name) or {}
+        return {"metadata": {"uid": "1"}}
+
+    fake.answers["POST", "/api/v1/namespaces/apps/secrets"] = made
+    status = {"token": "t", "expirationTimestamp": stamp}
+    fake.answers["POST", "/api/v1/namespaces/apps/serviceaccounts/bot/token"] = {"status": status}
+    async with memory_broker(connector) as broker:
+        config = {"cluster_name": "lab", "service_account": "apps/bot"} | at_fake
+        await broker.register("lab", type="kubernetes", auth_method="token", config=config, verify=False)
+        if said is None:
+            (note,) = (await broker.issue("lab", ttl=HOUR)).credentials.clamped
+            assert "asked for 1:00:00" in note
+        else:
+            with pytest.raises(m.MooringError, match=said):
+                await broker.issue("lab")
+    assert len(gone) == (said is not None)
 
 
 async def test_a_broker_issues_once_for_many_and_makes_a_client(

@@ -169,6 +169,17 @@ async def test_garbage_and_refusals(opened: Any, fake: Any, at_fake: Any, answer
         assert problem.retry_after.total_seconds() == 7
 
 
+async def test_an_answer_without_an_end_and_one_to_everything(opened: Any, fake: Any, at_fake: Any) -> None:
+    fake.answers["GET", "/mooring/whoami"] = {"kind": "Anything"}
+    problem = await refused(opened, **at_fake)
+    assert isinstance(problem, m.Rejected)
+    assert "does not answer as a Kubernetes API server" in problem.message
+    fake.answers["GET", "/version"] = web.Response(body=b" " * (17 * 1024 * 1024))
+    problem = await refused(opened, **at_fake)
+    assert isinstance(problem, m.Rejected)
+    assert "longer than 16 MiB" in problem.message
+
+
 async def test_the_cluster_of_another_name(opened: Any, fake: Any, at_fake: Any) -> None:
     async with opened("token", **at_fake) as session:
         with pytest.raises(m.ResourceNotFound):

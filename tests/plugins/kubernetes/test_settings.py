@@ -100,6 +100,8 @@ def kubeconfig(user: Any = None, cluster: Any = None, **more: Any) -> str:
     return yaml.safe_dump(document | more)
 
 
+BOMB = "a0: &a0 [a, a]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 9))
+"""Nine to the eighth of two texts."""
 EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args": ["eks", "get-token"]}
 
 
@@ -111,6 +113,14 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args
         ("kind: Pod", "is no kubeconfig"),
         ("[" * 5000, "is no YAML"),
         ("x" * 2_000_000, "longer than 1 MiB"),
+        (f"a: !!bool {CANARY}", "is no YAML"),
+        ("a: !!int ''", "is no YAML"),
+        (f"a: !!timestamp {CANARY}", "is no YAML"),
+        ("a: &a [*a]", "is no YAML"),
+        ("a: 1" + ":1" * 300_000, "is no YAML"),
+        (BOMB.replace("[a, a]", "{a: b}").replace("[", "{<<: [").replace("]", "]}"), "is no YAML"),
+        (f"{BOMB}current-context: *a8\n", "is no YAML"),
+        ("current-context: [x]", "current-context that is no text"),
         ("clusters: 1", "broken list of clusters"),
         ("clusters: [{name: 1}]", "broken list of clusters"),
         ("{}", "no current context"),
@@ -129,12 +139,29 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args
         (kubeconfig(cluster={"server": "http://k8s.example.org"}), "no TLS"),
         (kubeconfig(cluster={"server": "https://k8s", "insecure-skip-tls-verify": True}), "trust whoever answers"),
         (kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "AAAA"}), "base64|certificate"),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "bm9wZQ=="}),
+            "in the kubeconfig, field 'certificate-authority' is no certificate",
+        ),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "proxy-url": f"http://u:{CANARY}@p:1"}),
+            "in the kubeconfig, field 'proxy-url' is malformed",
+        ),
     ],
 )
 def test_a_broken_or_hostile_kubeconfig(settle: Any, text: str, said: str) -> None:
     problem = refusal(settle, "kubeconfig", kubeconfig=text)
     assert isinstance(problem, m.InvalidConfig)
     assert re.search(said, problem.message), problem.message
+
+
+def test_data_in_several_lines(settle: Any, authority: Any) -> None:
+    """As `base64` without -w 0 writes them, and kubectl reads them."""
+    lines = base64.encodebytes(authority.pem.encode()).decode()
+    assert lines.count("\n") > 2
+    assert settle(
+        "kubeconfig", kubeconfig=kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": lines})
+    )
 
 
 def test_a_program_runs_only_where_it_is_allowed(settle: Any) -> None:

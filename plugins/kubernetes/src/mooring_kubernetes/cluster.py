@@ -127,7 +127,10 @@ async def _seen(session: KubernetesSession) -> str:
 
     answer = await session.ask("GET " + NOBODY, "GET", NOBODY)
     if answer.status not in (FORBIDDEN, NOT_FOUND):
-        raise errors.refusal(answer.status, answer.headers, "GET " + NOBODY, await session.server())
+        server = await session.server()
+        if 200 <= answer.status < 300:  # noqa: PLR2004  (2xx)
+            raise errors.foreign("GET " + NOBODY, server)
+        raise errors.refusal(answer.status, answer.headers, "GET " + NOBODY, server)
     if found := errors.denied_user(answer.document):
         return found
     way = await session.way()

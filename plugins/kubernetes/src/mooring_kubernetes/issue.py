@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import mooring as m
-from mooring_kubernetes import cluster, settings
+from mooring_kubernetes import cluster, formats, settings
 from mooring_kubernetes.methods import LIFETIME
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def issue(session: KubernetesSession, request: m.CredentialRequest) -> m.K
 async def undo(session: KubernetesSession, step: Mapping[str, str]) -> None:
     """Delete the Secret of a token, which revokes it."""
     with suppress(m.ResourceNotFound):
-        await session.call("delete secrets", "DELETE", SECRETS + "/{secret}", **step)
+        await session.call(f"delete secrets in namespace {step['namespace']}", "DELETE", SECRETS + "/{secret}", **step)
 
 
 def _check_own(config: settings.KubernetesConfig, request: m.CredentialRequest, why: str) -> None:
@@ -86,21 +86,21 @@ async def _token(
         "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret, "uid": uid},
     }
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    call, server = "create serviceaccounts/token", await session.server()
+    call, server = f"create serviceaccounts/token in namespace {namespace}", await session.server()
     answer = await session.ask(call, "POST", TOKENS, body, namespace=namespace, name=name)
     if answer.status == NOT_FOUND:
-        if _of_account(answer.document):
+        if _of(answer.document, "serviceaccounts"):
             raise m.ResourceNotFound(
                 f"there is no service account {namespace}/{name} in the cluster; make it, or change service_account"
             )
         return None
     if not 200 <= answer.status < 300:  # noqa: PLR2004  (2xx)
         raise errors.refusal(answer.status, answer.headers, call, server)
-    token = m.Secret(errors.given(answer.document, call, server, "status", "token"))
     ends = _instant(errors.given(answer.document, call, server, "status", "expirationTimestamp"))
-    if ends is None:
-        raise errors.foreign(call, server)
+    token = _token_of(errors.given(answer.document, call, server, "status", "token"))
     answer.document = None
+    if ends is None or token is None:
+        raise errors.foreign(call, server)
     await session.context.undo.keep(entry, ends)
     got = ends - session.context.clock.now()
     differs = request.ttl is not None and abs(got - request.ttl) > SLACK
@@ -128,8 +128,15 @@ async def _make_secret(session: KubernetesSession, request: m.CredentialRequest,
     about = {"mooring/connector": session.context.connector, "mooring/consumer": request.consumer}
     metadata = {"name": secret, "labels": {"app.kubernetes.io/managed-by": "mooring"}, "annotations": about}
     body = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata}
-    made = await session.call("create secrets", "POST", SECRETS, body, namespace=namespace)
-    return errors.given(made, "create secrets", await session.server(), "metadata", "uid")
+    call, server = f"create secrets in namespace {namespace}", await session.server()
+    answer = await session.ask(call, "POST", SECRETS, body, namespace=namespace)
+    if answer.status == NOT_FOUND and _of(answer.document, "namespaces"):
+        raise m.ResourceNotFound(
+            f"there is no namespace {namespace} in the cluster; make it, or change service_account"
+        )
+    if not 200 <= answer.status < 300:  # noqa: PLR2004  (2xx)
+        raise errors.refusal(answer.status, answer.headers, call, server)
+    return errors.given(answer.document, call, server, "metadata", "uid")
 
 
 def _instant(text: str) -> datetime | None:
@@ -139,10 +146,15 @@ def _instant(text: str) -> datetime | None:
         return None
 
 
-def _of_account(document: object) -> bool:
-    """Whether an answer of 404 is about the service account, and not about the API as a whole."""
+def _token_of(text: str) -> m.Secret | None:
+    """The token, if a header can carry it."""
+    return m.Secret(text) if formats.TOKEN.fullmatch(text) else None
+
+
+def _of(document: object, kind: str) -> bool:
+    """Whether an answer of 404 is about one thing of a kind, and not about the API as a whole."""
     details = document.get("details") if isinstance(document, Mapping) else None
-    return isinstance(details, Mapping) and details.get("kind") == "serviceaccounts" and bool(details.get("name"))
+    return isinstance(details, Mapping) and details.get("kind") == kind and bool(details.get("name"))
 
 
 async def _own(session: KubernetesSession, request: m.CredentialRequest, note: str) -> m.KubernetesAccess:

@@ -15,7 +15,7 @@ from mooring_kubernetes import kubeconfig
 from mooring_kubernetes.methods import METHODS
 from mooring_kubernetes.render import encoded
 from mooring_kubernetes.settings import IN_CLUSTER, KubeconfigConfig
-from mooring_kubernetes.way import Way
+from mooring_kubernetes.way import Way, expanded
 
 USUAL = "~/.kube/config"
 FIELD = "kubeconfig_file"
@@ -84,9 +84,14 @@ def _check(request: m.LiftRequest) -> None:
 def paths(options: Mapping[str, Any]) -> tuple[Path, ...]:
     """The files that are read: the one that is named, those of KUBECONFIG, or kubectl's usual one."""
     if named := options.get("kubeconfig_file"):
-        return (Path(str(named)).expanduser(),)
+        return (expanded(Path(str(named)), FIELD),)
     listed = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return tuple(Path(part).expanduser() for part in dict.fromkeys(listed or [USUAL]))
+    return tuple(expanded(Path(part), "KUBECONFIG") for part in dict.fromkeys(listed or [USUAL]))
+
+
+def there(path: Path) -> bool:
+    """Whether a path leads to something; no for one that cannot be looked for."""
+    return os.path.exists(path)  # noqa: PTH110  (Path.exists raises for names that are too long)
 
 
 def _places(options: Mapping[str, Any]) -> str:
@@ -95,7 +100,7 @@ def _places(options: Mapping[str, Any]) -> str:
 
 def _contexts(options: Mapping[str, Any]) -> tuple[kubeconfig.Document, list[str]] | None:
     """All files as one, and the names of its contexts; None without a file. One that is named must be there."""
-    present = [path for path in paths(options) if path.exists() or options.get("kubeconfig_file")]
+    present = [path for path in paths(options) if there(path) or options.get("kubeconfig_file")]
     if not present:
         return None
     document = kubeconfig.merged(kubeconfig.loaded(path, FIELD) for path in present)
@@ -113,7 +118,6 @@ def _lifted(document: kubeconfig.Document, name: str, request: m.LiftRequest) ->
 
 def _of_context(document: kubeconfig.Document, name: str, request: m.LiftRequest) -> m.Lifted:
     _, context = kubeconfig.context_of(document, name, FIELD)
-    cluster = str(context.get("cluster"))
     user = kubeconfig.named(document, "users", context.get("user"), FIELD)
     options = {key: value for key, value in request.options.items() if value is not None}
     given = {key: value for key, value in options.items() if key not in LOOKED_FOR}
@@ -134,7 +138,7 @@ def _of_context(document: kubeconfig.Document, name: str, request: m.LiftRequest
         method, fields = _plain(way)
     if request.auth_method not in (None, method):
         raise m.NothingToLift(f"the context {name!r} has no {request.auth_method}; it has what {method} takes")
-    common = {"cluster_name": cluster, "namespace": way.namespace}
+    common = {"cluster_name": context.get("cluster"), "namespace": way.namespace}
     config = next(one for one in METHODS if one.name == method).config
     return m.Lifted(
         auth_method=method,
@@ -187,7 +191,7 @@ def _alone(way: Way, user: Mapping[str, Any], name: str) -> str:
 def _file_of(name: str, options: Mapping[str, Any]) -> Path:
     """The file that has a context."""
     for path in paths(options):
-        if path.exists() and any(entry["name"] == name for entry in kubeconfig.loaded(path, FIELD)["contexts"]):
+        if there(path) and any(entry["name"] == name for entry in kubeconfig.loaded(path, FIELD)["contexts"]):
             return path.absolute()
     raise m.NothingToLift(f"the context {name!r} is no longer there; try again")
 
