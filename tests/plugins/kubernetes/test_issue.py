@@ -61,6 +61,21 @@ async def test_a_token_works_within_rbac_and_not_beyond_and_ends_with_its_secret
     await until(lambda: cluster.status(f"{base}/configmaps/settings", token) == 401)
 
 
+@pytest.mark.parametrize("name", ["theirs", "mooring-theirs", ""])
+async def test_only_what_is_named_as_mooring_names_it_is_undone(
+    opened: Any, cluster: Any, namespace: str, issuer: Any, name: str
+) -> None:
+    """Whoever can write the store, but has no master key, has no Secret of the cluster deleted."""
+    secrets = f"/api/v1/namespaces/{namespace}/secrets"
+    if name:
+        cluster.call("POST", secrets, {"metadata": {"name": name}})
+    async with opened("token", **issuer) as session:
+        with pytest.raises(m.InvalidConfig, match="left alone"):
+            await connector.undo(session, {"namespace": namespace, "secret": name})
+    if name:
+        assert cluster.call("DELETE", f"{secrets}/{name}")["status"] == "Success"
+
+
 async def test_the_ttl_is_what_the_cluster_gives(opened: Any, issuer: Any, ask: Any) -> None:
     async with opened("token", **issuer) as session:
         access = await connector.issue_credentials(session, ask(ttl=timedelta(minutes=10)))

@@ -7,6 +7,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -54,8 +55,19 @@ async def issue(session: KubernetesSession, request: m.CredentialRequest) -> m.K
     return made
 
 
+PREFIX = "mooring-"
+OURS = re.compile(PREFIX + "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What the Secrets are named that tokens are bound to."""
+
+
 async def undo(session: KubernetesSession, step: Mapping[str, str]) -> None:
-    """Delete the Secret of a token, which revokes it."""
+    """Delete the Secret of a token, which revokes it; only what is named as such: the log is not sealed.
+
+    Raises:
+        InvalidConfig: the step names anything else.
+    """
+    if step.keys() != {"namespace", "secret"} or not OURS.fullmatch(step["secret"]) or not step["namespace"]:
+        raise m.InvalidConfig("a step of the undo log names no Secret of mooring's; it was left alone")
     with suppress(m.ResourceNotFound):
         await session.call(f"delete secrets in namespace {step['namespace']}", "DELETE", SECRETS + "/{secret}", **step)
 
@@ -77,7 +89,7 @@ async def _token(
     from mooring_kubernetes import errors
 
     life = request.ttl or LIFETIME.default
-    secret = f"mooring-{uuid.uuid4()}"
+    secret = f"{PREFIX}{uuid.uuid4()}"
     entry = await session.context.undo.begin({"namespace": namespace, "secret": secret})
     uid = await _make_secret(session, request, namespace, secret)
     spec = {
