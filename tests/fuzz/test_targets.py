@@ -36,6 +36,7 @@ ELSEWHERE: dict[str, str] = {
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
     "mooring_kubernetes.session:KubernetesSession.ask": "tests/plugins/kubernetes/test_session.py",
+    "mooring_kubernetes.issue:undo": "tests/plugins/kubernetes/test_issue.py",
     "mooring_kubernetes.tls:proxy_of": "tests/plugins/kubernetes/test_session.py",
     "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py: names of scratch files of ours",
 }
