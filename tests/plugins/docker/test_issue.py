@@ -149,8 +149,10 @@ async def test_the_connectors_own_token(opened: Any, token_registry: Any, tokens
 
 async def test_nothing_to_issue_at_an_open_registry(opened: Any, open_registry: Any) -> None:
     async with opened("anonymous", registry=open_registry.url) as session:
-        with pytest.raises(m.UnsupportedResource, match="nothing to issue"):
+        with pytest.raises(m.UnsupportedResource, match="nothing to issue for app; pull without a login"):
             await issued(session, f"{open_registry.host}/app")
+        with pytest.raises(m.UnsupportedResource, match="or name one repository"):
+            await issued(session, open_registry.host)
 
 
 async def test_explain_says_it_beforehand(settle: Any) -> None:
@@ -167,7 +169,9 @@ async def test_explain_says_it_beforehand(settle: Any) -> None:
     assert (whole.narrowed, whole.calls) == (False, ())
     held = settle("token", registry="r.org", token="opaque")
     assert not connector.explain(held, wish("r.org/app", allow_unnarrowed=True, allow_long_lived=True)).narrowed
-    assert connector.explain(settle("anonymous"), wish("docker.io/library/redis")).narrowed
+    nobody = connector.explain(settle("anonymous"), wish("docker.io/library/redis"))
+    assert nobody.narrowed
+    assert "without a login" in nobody.notes[0]
 
 
 async def test_by_the_broker(token_registry: Any) -> None:
