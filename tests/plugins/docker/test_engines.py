@@ -167,9 +167,7 @@ async def test_our_async_client_with_the_real_engine(
 async def test_our_client_for_synchronous_hosts_with_the_real_engine(
     docker: Run, opened: Any, token_registry: Any, registered: str
 ) -> None:
-    errors = pytest.importorskip(
-        "docker.errors", reason="no docker package; run: pip install 'mooring-docker[blocking]'"
-    )
+    errors = pytest.importorskip("docker.errors", reason="no docker package; run: pip install 'docker>=7,<8'")
     app, other = f"{registered}/team/app", f"{registered}/team/other"
     async with opened("password", registry=token_registry.url, **ALICE) as session:
         for access in ("read", "write"):

@@ -210,10 +210,18 @@ def test_several_files_and_several_connectors(machine: Path, wanted: Ways, unwan
 def test_an_older_login_is_told_of_and_left(machine: Path, wanted: Ways) -> None:
     path = docker_file(machine, json.dumps({"auths": {HOST: {"auth": "eDp5"}}}))
 
-    (note,) = connector.login(wanted()).notes
+    note, *_ = connector.login(wanted()).notes
 
     assert "older login" in note
     assert json.loads(path.read_text())["auths"] == {HOST: {"auth": "eDp5"}}
+
+
+def test_a_helper_that_docker_would_not_find_is_told_of(wanted: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(BIN))
+    assert connector.login(wanted()).notes == ()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    (note,) = connector.login(wanted()).notes
+    assert note.startswith("docker-credential-mooring is not on the PATH")
 
 
 REFUSED = {

@@ -198,7 +198,16 @@ async def test_nobody_listens(opened: Any) -> None:
 
 async def test_http_where_https_is_meant(opened: Any, htpasswd: Any) -> None:
     async with opened("password", registry=htpasswd.host, **ALICE) as session:
-        with pytest.raises(m.Unreachable, match="no TLS"):
+        with pytest.raises(m.Unreachable, match=f"no TLS with {htpasswd.host}; .*write http://{htpasswd.host} in"):
+            await verified(session)
+
+
+async def test_http_of_another_machine_where_https_is_meant(
+    opened: Any, htpasswd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mooring_docker.ids.is_loopback", lambda host: False)
+    async with opened("password", registry=htpasswd.host, **ALICE) as session:
+        with pytest.raises(m.Unreachable, match="no TLS .* set the field insecure"):
             await verified(session)
 
 

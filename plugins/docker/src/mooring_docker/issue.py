@@ -19,25 +19,27 @@ ACTIONS: dict[m.Access, Actions] = {"list": ("pull",), "read": ("pull",), "write
 OPAQUE = "what the registry's tokens are good for cannot be read from them, so this one counts as not narrowed"
 WITHOUT = (
     "without a token server the registry knows the password alone, which is neither narrowed nor ends: it is issued "
-    "only if the connector allows both (allow_unnarrowed, allow_long_lived)"
+    "only if the connector allows both (--allow-unnarrowed, --allow-long-lived)"
 )
+NOBODY = "a registry without a token server issues nothing: pull from it without a login"
 
 
 async def issue(session: RegistrySession, request: m.CredentialRequest) -> m.Credentials:
     """The credentials, as `explain` says beforehand."""
+    connector = session.context.connector
     config, place = session.config, ids.place_of(request.resource_id or session.host)
     if isinstance(config, TokenConfig):
-        return _held(config, request, place, session.context.expires_at)
+        return _held(config, request, place, session.context.expires_at, connector)
     if place.repository is None:
-        return _login(config, request)
+        return _login(config, request, connector)
     challenge = await session.greet()
     if challenge is None or challenge.scheme != "bearer":
-        return _login(config, request)
+        return _login(config, request, connector, place.repository)
     actions = ACTIONS[request.access]
     grant = await session.grant(challenge, scope_of(place.repository, actions))
     _granted(grant.claims, place, actions)
     narrowed = grant.claims.confined_to(place.repository, actions)
-    _permit(request, narrowed=narrowed, ends=grant.expires_at, why=OPAQUE)
+    _permit(request, connector, narrowed=narrowed, ends=grant.expires_at, why=OPAQUE)
     return RegistryToken(
         registry=place.host,
         repository=place.repository if narrowed else None,
@@ -66,24 +68,37 @@ def explain(config: RegistryConfig, request: m.CredentialRequest) -> m.Explanati
         narrowed=True,
         calls=("GET /v2/", f"GET token?scope={scope_of(place.repository, actions)}"),
         policy={"access": [{"type": "repository", "name": place.repository, "actions": list(actions)}]},
-        notes=(WITHOUT,) if isinstance(config, PasswordConfig) else (),
+        notes=(WITHOUT if isinstance(config, PasswordConfig) else NOBODY,),
     )
 
 
-def _login(config: RegistryConfig, request: m.CredentialRequest) -> m.RegistryLogin:
+def _login(
+    config: RegistryConfig, request: m.CredentialRequest, connector: str = "NAME", repository: str | None = None
+) -> m.RegistryLogin:
     host = config.place.host
     if not isinstance(config, PasswordConfig):
+        if repository is not None:
+            raise m.UnsupportedResource(
+                f"{host} has no token server, so an anonymous connector has nothing to issue for {repository}; "
+                "pull without a login"
+            )
         raise m.UnsupportedResource(
             f"an anonymous connector has nothing to issue for all of {host}; use it without, or name one repository"
         )
     why = f"{host} has only the connector's password for that, which is good for all that the user may do"
-    _permit(request, narrowed=False, ends=None, why=why)
+    _permit(request, connector, narrowed=False, ends=None, why=why)
     return m.RegistryLogin(
         registry=host, username=config.username, password=config.password, expires_at=None, narrowed=False
     )
 
 
-def _held(config: TokenConfig, request: m.CredentialRequest, place: ids.Place, ends: datetime | None) -> RegistryToken:
+def _held(
+    config: TokenConfig,
+    request: m.CredentialRequest,
+    place: ids.Place,
+    ends: datetime | None,
+    connector: str = "NAME",
+) -> RegistryToken:
     """The connector's own token, with the end that it or the connector has."""
     claims, actions = claims_of(config.token), ACTIONS[request.access]
     if place.repository is not None:
@@ -91,7 +106,7 @@ def _held(config: TokenConfig, request: m.CredentialRequest, place: ids.Place, e
     narrowed = place.repository is not None and claims.confined_to(place.repository, actions)
     known = [end for end in (ends, claims.expires_at) if end is not None]
     until = min(known) if known else None
-    _permit(request, narrowed=narrowed, ends=until, why="the connector's token is not confined to that")
+    _permit(request, connector, narrowed=narrowed, ends=until, why="the connector's token is not confined to that")
     return RegistryToken(
         registry=place.host,
         repository=place.repository if narrowed else None,
@@ -108,8 +123,12 @@ def _granted(claims: Claims, place: ids.Place, actions: Actions) -> None:
             raise m.AccessDenied(f"{place.host} does not let the connector {action} {place.repository}")
 
 
-def _permit(request: m.CredentialRequest, *, narrowed: bool, ends: datetime | None, why: str) -> None:
-    if not narrowed and not request.allow_unnarrowed:
-        raise m.NotNarrowed(f"{why}; if that is acceptable, set allow_unnarrowed for the connector")
-    if ends is None and not request.allow_long_lived:
-        raise m.LongLived(f"{why}, and without an end; if that is wanted, set allow_long_lived for the connector")
+def _permit(request: m.CredentialRequest, connector: str, *, narrowed: bool, ends: datetime | None, why: str) -> None:
+    """Raise unless the connector lets these out; the command that lets them is named, with all that is missing."""
+    wide, endless = not narrowed and not request.allow_unnarrowed, ends is None and not request.allow_long_lived
+    options = " --allow-unnarrowed" * wide + " --allow-long-lived" * endless
+    remedy = f"if that is acceptable: mooring connector update {connector}{options}"
+    if wide:
+        raise m.NotNarrowed(f"{why}{', and has no end' * endless}; {remedy}")
+    if endless:
+        raise m.LongLived(f"{why}, and has no end; {remedy}")

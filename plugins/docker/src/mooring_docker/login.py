@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import mooring as m
 from mooring_docker import files, ids, logins
 from mooring_docker.logins import OURS
 from mooring_docker.render import HELPER, keys_of, needs_login
+
+PROGRAM = f"docker-credential-{OURS}"
 
 
 def login(request: m.LoginRequest) -> m.LoginChange:
@@ -68,6 +71,8 @@ def _login(request: m.LoginRequest) -> m.LoginChange:
     except BaseException:
         _put(remembered, host, present)
         raise
+    if shutil.which(PROGRAM) is None:
+        notes.append(f"{PROGRAM} is not on the PATH, where docker and podman look for it; add its folder, or a link to it")
     return m.LoginChange(file=str(file), entries=tuple(added), backup=backup, notes=tuple(notes))
 
 

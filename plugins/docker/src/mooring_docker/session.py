@@ -51,11 +51,22 @@ class RegistrySession:
 
         Raises:
             Rejected: it is no registry, or wants what we do not speak.
+            Unreachable: there is no answer, or no TLS where there should be.
         """
         async with self._knocking:
             if self._greeting is None:
-                self._greeting = (self._greeted(await self._at(None).ask("GET", "/v2/")),)
+                self._greeting = (self._greeted(await self._knock()),)
         return self._greeting[0]
+
+    async def _knock(self) -> Answer:
+        try:
+            return await self._at(None).ask("GET", "/v2/")
+        except m.Unreachable as error:
+            if not error.message.startswith("there is no TLS with"):
+                raise
+        own = ids.is_loopback(self.host)
+        how = f"write http://{self.host} in the field registry" if own else "set the field insecure"
+        raise m.Unreachable(f"there is no TLS with {self.host}; check its port, or if it serves http alone, {how}")
 
     def _greeted(self, answer: Answer) -> Challenge | None:
         if answer.is_success and speaks(answer):
