@@ -167,7 +167,7 @@ def test_login_keeps_everything_and_logout_removes_exactly_its_own(tmp_path: Pat
     assert file.read_text() == after
     assert logged_out(file).entries == ("mooring-prod",)
     assert file.read_text() == text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.mooring-backup"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.before-mooring"]
 
 
 MOVED = """\
@@ -334,6 +334,38 @@ def test_a_kubeconfig_in_json(tmp_path: Path) -> None:
     assert yaml.safe_load(file.read_text()) == yaml.safe_load(MINE)
 
 
+@pytest.mark.parametrize("indent", [None, 2, 4])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_json_stays_json_and_indented(tmp_path: Path, indent: int | None, end: str) -> None:
+    file = tmp_path / "config"
+    text = json.dumps(yaml.safe_load(MINE), indent=indent) + end
+    file.write_text(text)
+    logged_in(file)
+    after = file.read_text()
+    assert len(json.loads(after)["users"]) == 2
+    assert after == json.dumps(json.loads(after), indent=indent) + end
+    logged_out(file)
+    assert file.read_text() == text
+
+
+def test_the_backup_is_of_what_was_there_before_mooring(tmp_path: Path) -> None:
+    file, backup = tmp_path / "config", tmp_path / "config.before-mooring"
+    file.write_text(MINE)
+    assert logged_in(file).backup == str(backup)
+    assert logged_in(file, connector="other").backup is None
+    assert backup.read_text() == MINE
+    assert logged_out(file).backup is None
+    assert logged_out(file, "other").backup is None
+    assert backup.read_text() == MINE
+    file.write_text(INDENTED)
+    assert logged_in(file).backup == str(backup)
+    assert backup.read_text() == INDENTED
+    backup.unlink()
+    between = file.read_text()
+    assert logged_out(file).backup == str(backup)  # the only one is better than none
+    assert backup.read_text() == between
+
+
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(MINE)
     (tmp_path / "config").symlink_to(tmp_path / "real")
@@ -349,7 +381,7 @@ def refused(file: Path, said: str, **more: Any) -> None:
     assert "\n" not in caught.value.message
     assert "canary" not in caught.value.message
     assert file.read_bytes() == before
-    left = {path.name for path in file.parent.iterdir()} - {f"{file.name}.mooring-backup", f"{file.name}.lock"}
+    left = {path.name for path in file.parent.iterdir()} - {f"{file.name}.before-mooring", f"{file.name}.lock"}
     assert left == {file.name}
 
 

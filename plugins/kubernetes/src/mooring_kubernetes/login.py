@@ -60,7 +60,7 @@ def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginCh
             document["current-context"] = current = quoted(name)
         return [name]
 
-    names, backup = edit(file, change)
+    names, backup = edit(file, change, _is_marked)
     notes = () if current == name else (f"use it with: kubectl --context {name}",)
     return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes)
 
@@ -97,7 +97,7 @@ def _removed(file: Path, request: m.LogoutRequest) -> m.LoginChange:
             document["current-context"] = ""
         return sorted(removed)
 
-    names, backup = edit(file, change)
+    names, backup = edit(file, change, _is_marked)
     return m.LoginChange(file=str(file), entries=tuple(names), backup=backup)
 
 
@@ -163,6 +163,11 @@ def _entries(document: Any, section: str) -> Any:
             field=FIELD,
         )
     return entries
+
+
+def _is_marked(document: Any) -> bool:
+    """Whether there is an entry that was written here, of whatever connector."""
+    return any(_mark(entry, kind) for section, kind in SECTIONS.items() for entry in _entries(document, section))
 
 
 def _mark(entry: Any, kind: str) -> dict[str, Any]:
