@@ -240,6 +240,8 @@ class LoginChange(Struct):
     backup: str | None = None
     """Where the file's former content is, if it had any."""
     notes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    """What of mooring's environment the entry itself carries, such as `MOORING_HOME`."""
 
 
 class ClientRequest(Struct):

@@ -4,6 +4,8 @@ import stat
 import sys
 from pathlib import Path
 
+import msgspec
+
 FIRST = ("one", "-r", "acme-bucket", "-i", "acme://first")
 
 
@@ -46,6 +48,16 @@ def test_a_file_of_the_users_choice(cli, registered, home, tmp_path) -> None:
     assert file.exists()
     assert cli("logout", "one", "--file", str(file)).stderr == f"Removed one from {file}.\n"
     assert not file.exists()
+
+
+def test_a_tool_that_is_told_where_the_home_is_needs_no_note(cli, registered, monkeypatch) -> None:
+    from mooring.cli import _login
+
+    real = _login.checked
+    monkeypatch.setattr(
+        _login, "checked", lambda *given: msgspec.structs.replace(real(*given), variables=("MOORING_HOME",))
+    )
+    assert "MOORING_HOME" not in cli("login", *FIRST).stderr
 
 
 def test_what_the_plugin_did_not_expect_is_said(cli, registered, home) -> None:

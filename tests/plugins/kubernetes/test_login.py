@@ -233,6 +233,18 @@ def test_login_where_there_is_no_file_makes_it_the_current_context(machine: Path
     assert logged_out(machine / "nowhere").entries == ()
 
 
+def test_the_entry_carries_where_the_connectors_are(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = machine / "config"
+    monkeypatch.chdir(machine)
+    monkeypatch.setenv("MOORING_HOME", "there")
+    assert logged_in(file).variables == ("MOORING_HOME",)
+    (user,) = yaml.safe_load(file.read_text())["users"]
+    assert user["user"]["exec"]["env"] == [{"name": "MOORING_HOME", "value": str(machine / "there")}]
+    monkeypatch.delenv("MOORING_HOME")
+    assert logged_in(file).variables == ()
+    assert "env" not in yaml.safe_load(file.read_text())["users"][0]["user"]["exec"]
+
+
 def test_login_chooses_among_the_files_of_kubeconfig(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", f"{machine}/one{os.pathsep}{machine}/two")
     assert logged_in(None).file == f"{machine}/two"
@@ -474,7 +486,7 @@ def test_many_logins_at_once_lose_none(tmp_path: Path) -> None:
 
 
 def test_kubectl_lives_off_what_login_wrote(
-    kubectl: str, cluster: Any, namespace: str, tmp_path: Path, machine: Path
+    kubectl: str, cluster: Any, namespace: str, tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access = m.KubernetesAccess(
         server=cluster.url, cluster="lab", certificate_authority=cluster.ca, namespace=namespace,
@@ -483,12 +495,15 @@ def test_kubectl_lives_off_what_login_wrote(
     )  # fmt: skip
     (tmp_path / "answer").write_text(rendered(access, "exec-credential"))
     (tmp_path / "mooring.py").write_text(
-        f"import sys; assert sys.argv[1:] == ['prod', '--format', 'exec-credential']; "
+        f"import os, sys; assert sys.argv[1:] == ['prod', '--format', 'exec-credential']; "
+        f"assert os.environ['MOORING_HOME'] == {str(machine)!r}; "
         f"print(open({str(tmp_path / 'answer')!r}).read())"
     )
     file = tmp_path / "config"
     file.write_text(MINE)
-    logged_in(file, access, command=(sys.executable, str(tmp_path / "mooring.py"), "prod"))
+    with monkeypatch.context() as environment:
+        environment.setenv("MOORING_HOME", str(machine))
+        logged_in(file, access, command=(sys.executable, str(tmp_path / "mooring.py"), "prod"))
 
     def run(*arguments: str, context: str = "mooring-prod", config: Path = file) -> subprocess.CompletedProcess[str]:
         command = [kubectl, "--kubeconfig", str(config), "--context", context, *arguments]

@@ -73,7 +73,7 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
         say(f"{change.file} has the entry already.")
     for note in change.notes:
         say(f"Note: {note}.")
-    if "MOORING_HOME" in os.environ:
+    if "MOORING_HOME" in os.environ and "MOORING_HOME" not in change.variables:
         say("Note: the tool needs MOORING_HOME in its environment, as it is here.")
 
 

@@ -8,6 +8,7 @@ Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from mooring_kubernetes.style import quoted
 from mooring_kubernetes.way import expanded
 
 MARK = "mooring"
+HOME = "MOORING_HOME"
 
 
 def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginChange:
@@ -62,7 +64,8 @@ def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginCh
 
     names, backup = edit(file, change, _is_marked)
     notes = () if current == name else (f"use it with: kubectl --context {name}",)
-    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes)
+    carried = tuple(_variables())
+    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes, variables=carried)
 
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
@@ -125,13 +128,20 @@ def _beside(file: Path) -> Generator[Document, None, None]:
 
 def _exec(request: m.LoginRequest) -> dict[str, Any]:
     command, *arguments = request.command
+    variables = _variables()
     return {
         "apiVersion": VERSIONS[0],
         "command": command,
         "args": [*arguments, "--format", "exec-credential"],
         "interactiveMode": "Never",
         "provideClusterInfo": False,
-    }
+    } | ({"env": [{"name": name, "value": value} for name, value in variables.items()]} if variables else {})
+
+
+def _variables() -> dict[str, str]:
+    """Where our connectors are, if not at the usual place: kubectl may be started without that in its environment."""
+    home = os.environ.get(HOME)
+    return {HOME: str(expanded(Path(home), HOME).absolute())} if home else {}
 
 
 def _put(entries: Any, section: str, entry: dict[str, Any], kind: str, connector: str) -> None:
