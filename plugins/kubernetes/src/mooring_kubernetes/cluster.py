@@ -146,8 +146,8 @@ async def _check_rights(session: KubernetesSession, namespace: str) -> None:
     lacking = [str(right) for right in RIGHTS if not await _may(session, right, namespace)]
     if lacking:
         raise m.AccessDenied(
-            f"the connector may not {', '.join(lacking)} in namespace {namespace}; grant it (RBAC), "
-            "or drop service_account"
+            f"the connector may not {', '.join(lacking)} in namespace {namespace}; grant it (RBAC), or: "
+            f"mooring connector update {session.context.connector} --remove service_account"
         )
 
 
