@@ -225,7 +225,9 @@ def test_comments_after_an_entry_outlive_it(tmp_path: Path) -> None:
 def test_login_where_there_is_no_file_makes_it_the_current_context(machine: Path) -> None:
     change = logged_in(None)
     file = machine / ".kube" / "config"
-    assert (change.file, change.backup, change.notes) == (str(file), None, ())
+    assert (change.file, change.backup) == (str(file), None)
+    use = "use it with: kubectl --context mooring-prod"
+    assert change.notes == (f"{use}; it is the current context now, as there was none",)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert yaml.safe_load(file.read_text())["current-context"] == "mooring-prod"
     assert logged_out(file).entries == ("mooring-prod",)
@@ -265,6 +267,8 @@ def test_login_leaves_the_current_context_and_the_entries_of_the_other_files(
         logged_in(None, name="home")
     assert (machine / "two").read_text() == MINE
     (machine / "two").write_text("a: [")
+    (note,) = logged_in(None).notes
+    assert note.endswith("; it is the current context now, as there was none")
     assert logged_in(None).notes == ()
 
 
@@ -285,6 +289,8 @@ def test_logout_looks_through_all_files_of_kubeconfig(machine: Path, monkeypatch
     change = logged_out(None)
     assert (change.file, change.entries) == (f"{machine}/one, {machine}/two", ("mooring-prod",))
     assert (machine / "one").read_text() == MINE
+    change = logged_out(None)
+    assert (change.file, change.entries) == (f"{machine}/one, {machine}/two", ())
 
 
 def test_the_ends_of_lines_and_the_mark_of_windows_stay(tmp_path: Path) -> None:

@@ -50,20 +50,22 @@ def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginCh
     beside = merged(_beside(file)) if request.file is None else merged([])
     for section, kind in SECTIONS.items():
         _of_us(beside[section], section, name, kind, request.connector)
-    current = ""
+    current, made = "", False
 
     def change(document: Any) -> list[str]:
-        nonlocal current
+        nonlocal current, made
         for section, kind in SECTIONS.items():
             entry = quoted({"name": name, kind: held[section] | {"extensions": extensions}})
             _put(_entries(document, section), section, entry, kind, request.connector)
         current = document.get("current-context") or beside["current-context"] or ""
         if not current:
             document["current-context"] = current = quoted(name)
+            made = True
         return [name]
 
     names, backup = edit(file, change, _is_marked)
-    notes = () if current == name else (f"use it with: kubectl --context {name}",)
+    use = f"use it with: kubectl --context {name}"
+    notes = (f"{use}; it is the current context now, as there was none",) if made else (use,) if current != name else ()
     carried = tuple(_variables())
     return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes, variables=carried)
 
@@ -73,13 +75,13 @@ def logout(request: m.LogoutRequest) -> m.LoginChange:
 
     Without a file that is named, all that kubectl reads are looked through; if one of them is broken, none is changed.
     """
-    files = [_file(request.file)] if request.file is not None else list(paths({}))
-    files = [file for file in files if there(file)]
+    looked = [_file(request.file)] if request.file is not None else list(paths({}))
+    files = [file for file in looked if there(file)]
     for file in files:
         check(file)
     changes = [change for file in files if (change := _removed(file, request)).entries]
     return m.LoginChange(
-        file=", ".join(change.file for change in changes) or str(_file(request.file)),
+        file=", ".join(change.file for change in changes) or ", ".join(map(str, looked)),
         entries=tuple(dict.fromkeys(name for change in changes for name in change.entries)),
         backup=", ".join(change.backup for change in changes if change.backup) or None,
     )
