@@ -154,6 +154,10 @@ class Unlifted(Struct):
     name: str
     error: MooringError
     """Why; what an error says never holds a secret."""
+    auth_method: str = ""
+    """What it would have been, where that is known."""
+    source: str = ""
+    """As of `Lifted`, where there is one."""
 
 
 class RenderRequest(Struct):

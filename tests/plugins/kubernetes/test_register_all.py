@@ -64,6 +64,7 @@ def test_each_context_of_a_real_cluster(cluster: Any, namespace: str, contexts: 
     assert admin["connector"]["expires_at"] is not None
     assert (stale["name"], stale["connector"], stale["error"]["error"]) == ("lab-stale", None, "AuthFailed")
     assert "gke-gcloud-auth-plugin" in gcp["error"]["message"]
+    assert gcp["source"].startswith("the context 'gcp' of ")
     listed = json.loads(mooring("connector", "list", "--label", "team=ml", "-o", "json").stdout)
     assert [one["name"] for one in listed] == [admin["name"], bot["name"]]
     assert mooring("connector", "verify", admin["name"], "--verify-only").stdout

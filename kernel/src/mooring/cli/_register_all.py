@@ -39,8 +39,8 @@ class Outcome:
 
     @property
     def source(self) -> str:
-        """Where it was found, if it could be read."""
-        return getattr(self.found, "source", "")
+        """Where it was found, as far as the plugin says so."""
+        return self.found.source
 
     @property
     def done(self) -> bool:
@@ -58,7 +58,7 @@ class Outcome:
         if (one := self.connector) is not None:
             return (one.name, short(one.id), one.type, one.auth_method, self.source, "registered")
         result = f"Error: {run.told(self.error)}" if self.error else "interrupted; not registered"
-        return (self.found.name, "", "", getattr(self.found, "auth_method", ""), self.source, Bad(result))
+        return (self.found.name, "", "", self.found.auth_method, self.source, Bad(result))
 
 
 def register_all(
