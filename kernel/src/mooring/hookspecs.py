@@ -124,6 +124,8 @@ class CredentialRequest(Struct):
     consumer: str
     allow_unnarrowed: bool = False
     allow_long_lived: bool = False
+    connector: str = "CONNECTOR"
+    """Its name, for what is said of it."""
 
 
 class LiftRequest(Struct):

@@ -158,7 +158,7 @@ def issuer(cluster: Any, namespace: str) -> dict[str, Any]:
 @pytest.fixture
 def ask() -> Callable[..., m.CredentialRequest]:
     def made(access: m.Access = "read", **more: Any) -> m.CredentialRequest:
-        fields = {"resource_id": "lab", "ttl": timedelta(hours=1), "consumer": "ann@host"} | more
+        fields = {"resource_id": "lab", "ttl": timedelta(hours=1), "consumer": "ann@host", "connector": "prod"} | more
         return m.CredentialRequest(resource_type="kubernetes-cluster", access=access, **fields)
 
     return made

@@ -148,7 +148,7 @@ async def test_a_refusal_names_the_command_with_both_allowances(
         with pytest.raises(m.LongLived) as endless:
             await connector.issue_credentials(session, ask(allow_unnarrowed=True))
     assert endless.value.message.endswith(f"{account}; or let them out: {update} --allow-long-lived")
-    with pytest.raises(m.NotNarrowed, match="mooring connector update CONNECTOR --service-account"):
+    with pytest.raises(m.NotNarrowed, match="mooring connector update prod --service-account"):
         connector.explain(settle("token", server="https://k8s.example.org", token="t"), ask())
 
 

@@ -46,7 +46,6 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
 
     An entry that calls mooring is added to the tool's configuration. No secret is written anywhere.
     """
-
     clamped: list[str] = []
 
     async def work(broker: Broker) -> LoginChange:

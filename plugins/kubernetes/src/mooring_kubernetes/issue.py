@@ -33,7 +33,7 @@ NOT_FOUND = 404
 def explain(config: settings.KubernetesConfig, request: m.CredentialRequest) -> m.Explanation:
     """The calls that issuing makes."""
     if config.account is None:
-        _check_own(config, request, NO_ACCOUNT, "CONNECTOR")
+        _check_own(config, request, NO_ACCOUNT)
         return m.Explanation(narrowed=False, calls=(), notes=(OWN,))
     namespace, name = config.account
     calls = (f"create secrets ({namespace})", f"create serviceaccounts/token ({namespace}/{name})")
@@ -45,12 +45,12 @@ async def issue(session: KubernetesSession, request: m.CredentialRequest) -> m.K
     cluster.mine(session, request.resource_id)
     account = session.config.account
     if account is None:
-        _check_own(session.config, request, NO_ACCOUNT, session.context.connector, session.context.expires_at)
+        _check_own(session.config, request, NO_ACCOUNT, session.context.expires_at)
         return await _own(session, request, OWN)
     made = await _token(session, request, *account)
     if made is None:
         why = "the cluster issues no tokens of service accounts (TokenRequest)"
-        _check_own(session.config, request, why, session.context.connector, session.context.expires_at)
+        _check_own(session.config, request, why, session.context.expires_at)
         return await _own(session, request, f"{why}; {OWN}")
     return made
 
@@ -65,13 +65,12 @@ def _check_own(
     config: settings.KubernetesConfig,
     request: m.CredentialRequest,
     why: str,
-    connector: str,
     ends: datetime | None = None,
 ) -> None:
     """Raise unless the connector's own credentials can and may be handed out."""
     from mooring_kubernetes import claims
 
-    update = f"mooring connector update {connector}"
+    update = f"mooring connector update {request.connector}"
     if isinstance(config, settings.PasswordConfig):
         raise m.NotNarrowed(f"{why}, and a password is never handed out; {update} --service-account NAMESPACE/NAME")
     if not request.allow_unnarrowed:
@@ -174,7 +173,7 @@ async def _own(session: KubernetesSession, request: m.CredentialRequest, note: s
     """What the connector itself has, with the end that it says of itself."""
     from mooring_kubernetes import claims
 
-    way, update = await session.way(), f"mooring connector update {session.context.connector}"
+    way, update = await session.way(), f"mooring connector update {request.connector}"
     ends = session.ends or session.context.expires_at
     if way.token is not None:
         ends = ends or claims.ends_of_token(way.token)
