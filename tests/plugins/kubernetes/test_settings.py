@@ -155,6 +155,11 @@ def test_a_broken_or_hostile_kubeconfig(settle: Any, text: str, said: str) -> No
     assert re.search(said, problem.message), problem.message
 
 
+def test_a_file_given_as_the_kubeconfig_itself(settle: Any) -> None:
+    problem = refusal(settle, "kubeconfig", kubeconfig=f"/home/ann/{CANARY}")
+    assert "with --kubeconfig-file FILE, or give what it holds with --kubeconfig @FILE" in problem.message
+
+
 def test_data_in_several_lines(settle: Any, authority: Any) -> None:
     """As `base64` without -w 0 writes them, and kubectl reads them."""
     lines = base64.encodebytes(authority.pem.encode()).decode()

@@ -69,6 +69,12 @@ def parsed(text: str, field: str) -> Document:
             for section in SECTIONS:
                 _checked_section(document, section, field)
             return document
+        if isinstance(document, str) and field == "kubeconfig":
+            raise m.InvalidConfig(
+                "field 'kubeconfig' is no kubeconfig; name a file with --kubeconfig-file FILE, "
+                "or give what it holds with --kubeconfig @FILE",
+                field=field,
+            )
         raise _broken(field, "is no kubeconfig")
     raise _broken(field, f"is no YAML{where}")
 
