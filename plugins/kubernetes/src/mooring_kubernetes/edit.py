@@ -51,15 +51,14 @@ def edit(
             names, after = _changed(before, path, altered)
             if not names or after == before:
                 return names, None
-            backup: Path | None = Path(f"{path}{BACKUP}")
-            if before is None or (marked and backup.exists()):
-                backup = None
-            if before is not None and backup is not None:
+            backup = Path(f"{path}{BACKUP}")
+            kept = before is not None and not (marked and backup.exists())
+            if before is not None and kept:
                 _replace(backup, before, _mode(path) & 0o700)
             if _read(path) != before:
                 raise m.InvalidConfig(f"{path} was changed by another process meanwhile; try again", field=FIELD)
             _replace(path, after, _mode(path))
-            return names, str(backup) if backup is not None else None
+            return names, str(backup) if kept else None
     except OSError as error:
         reason = error.strerror or "an error of the system"
     except ValueError:
