@@ -356,7 +356,7 @@ def check_edit(content: bytes) -> str:
         finally:
             after = path.read_bytes()
             left = {one.name for one in path.parent.iterdir()}
-        assert left <= {"config", "config.mooring-backup"}
+        assert left <= {"config", "config.before-mooring"}
         assert change.entries == ("mooring-prod",)
         before, held = plain_yaml.plain(content.decode()), plain_yaml.plain(after.decode())
         assert CANARY not in after.decode() or CANARY in content.decode()

@@ -124,6 +124,8 @@ class CredentialRequest(Struct):
     consumer: str
     allow_unnarrowed: bool = False
     allow_long_lived: bool = False
+    connector: str = "CONNECTOR"
+    """Its name, for what is said of it."""
 
 
 class LiftRequest(Struct):
@@ -154,6 +156,10 @@ class Unlifted(Struct):
     name: str
     error: MooringError
     """Why; what an error says never holds a secret."""
+    auth_method: str = ""
+    """What it would have been, where that is known."""
+    source: str = ""
+    """As of `Lifted`, where there is one."""
 
 
 class RenderRequest(Struct):
@@ -240,6 +246,8 @@ class LoginChange(Struct):
     backup: str | None = None
     """Where the file's former content is, if it had any."""
     notes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    """What of mooring's environment the entry itself carries, such as `MOORING_HOME`."""
 
 
 class ClientRequest(Struct):

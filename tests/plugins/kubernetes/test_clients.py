@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -82,6 +86,17 @@ async def test_a_blocking_client_renews_once_for_many_threads(fake: Any) -> None
 
     assert await anyio.to_thread.run_sync(work) == ["v1.33.1"] * 24
     assert len(asked) == 1
+
+
+async def test_without_the_official_library_its_name_is_said(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = tomllib.loads((Path(__file__).parents[3] / "plugins/kubernetes/pyproject.toml").read_text())
+    (named,) = wanted["project"]["optional-dependencies"]["blocking"]
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    with (
+        pytest.raises(m.InvalidConfig, match=re.escape(f"pip install '{named}'")),
+        blocking(access(fake, fake.token, HOUR), lambda: access(fake, fake.token, HOUR)),
+    ):
+        pass
 
 
 async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(fake: Any) -> None:

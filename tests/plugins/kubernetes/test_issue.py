@@ -143,6 +143,30 @@ async def test_without_a_service_account_only_what_is_allowed(
             await connector.issue_credentials(session, ask(allow_unnarrowed=True, allow_long_lived=True))
 
 
+async def test_a_refusal_names_the_command_with_both_allowances(
+    opened: Any, cluster: Any, namespace: str, admin: Any, settle: Any, ask: Any
+) -> None:
+    place, update = {"server": cluster.url, "certificate_authority": cluster.ca}, "mooring connector update prod"
+    account = f"issue for a service account: {update} --service-account NAMESPACE/NAME"
+    own = {
+        "the endless": (("token", place | {"token": cluster.viewer_token}), " --allow-long-lived"),
+        "a token": (("token", place | {"token": cluster.token(namespace, "bot")}), ""),
+        "a certificate": (("client-certificate", admin), ""),
+    }
+    for (method, fields), more in own.values():
+        async with opened(method, **fields) as session:
+            with pytest.raises(m.NotNarrowed) as caught:
+                await connector.issue_credentials(session, ask())
+        said = f"{account}; or let its own credentials out: {update} --allow-unnarrowed{more}"
+        assert caught.value.message == f"the connector has no service_account to issue for; {said}"
+    async with opened("token", **place, token=cluster.viewer_token) as session:
+        with pytest.raises(m.LongLived) as endless:
+            await connector.issue_credentials(session, ask(allow_unnarrowed=True))
+    assert endless.value.message.endswith(f"{account}; or let them out: {update} --allow-long-lived")
+    with pytest.raises(m.NotNarrowed, match="mooring connector update prod --service-account"):
+        connector.explain(settle("token", server="https://k8s.example.org", token="t"), ask())
+
+
 async def test_a_cluster_without_token_request(opened: Any, fake: Any, at_fake: Any, ask: Any, log: Any) -> None:
     fake.answers["POST", "/api/v1/namespaces/apps/secrets"] = {"metadata": {"uid": "1"}}
     async with opened("token", **at_fake, service_account="apps/bot") as session:

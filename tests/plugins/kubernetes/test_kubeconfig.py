@@ -248,17 +248,23 @@ async def test_lifting_the_current_context_and_each(machine: Path, authority: An
     with pytest.raises(m.NothingToLift, match="has no client-certificate"):
         await connector.lift(m.LiftRequest(auth_method="client-certificate", options={"context": "dev"}))
     allowed = {"allow_exec": True, "exec_commands": ["aws"]}
-    program = await lifted(context="run", **allowed)
-    assert program.auth_method == "kubeconfig"
+    ran = await lifted(context="run", **allowed)
+    assert ran.auth_method == "kubeconfig"
     assert (await lifted(context="dev", cluster_name="mine")).config.cluster_name == "mine"
 
     every = await connector.lift_all(m.LiftRequest(options=allowed))
-    assert [(one.name, getattr(one, "auth_method", None)) for one in every] == [
-        ("dev", "token"), ("old", None), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
+    assert [(one.name, one.auth_method) for one in every] == [
+        ("dev", "token"), ("old", ""), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
     ]  # fmt: skip
     assert isinstance(every[1], m.Unlifted)
     assert "gke-gcloud-auth-plugin" in every[1].error.message
     assert every[1].error.__traceback__ is None
+    assert every[1].source == every[0].source.replace("'dev'", "'old'") != ""
+    assert every[1].auth_method == ""
+    *_, program = await connector.lift_all(m.LiftRequest())
+    assert isinstance(program, m.Unlifted)
+    assert (program.auth_method, program.source) == ("kubeconfig", every[4].source)
+    assert "the context 'run' of " in program.source
     (only,) = await connector.lift_all(m.LiftRequest(options={"context": "pair"}))
     assert only.name == "pair"
 

@@ -167,7 +167,7 @@ def test_login_keeps_everything_and_logout_removes_exactly_its_own(tmp_path: Pat
     assert file.read_text() == after
     assert logged_out(file).entries == ("mooring-prod",)
     assert file.read_text() == text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.mooring-backup"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "config.before-mooring"]
 
 
 MOVED = """\
@@ -225,12 +225,26 @@ def test_comments_after_an_entry_outlive_it(tmp_path: Path) -> None:
 def test_login_where_there_is_no_file_makes_it_the_current_context(machine: Path) -> None:
     change = logged_in(None)
     file = machine / ".kube" / "config"
-    assert (change.file, change.backup, change.notes) == (str(file), None, ())
+    assert (change.file, change.backup) == (str(file), None)
+    use = "use it with: kubectl --context mooring-prod"
+    assert change.notes == (f"{use}; it is the current context now, as there was none",)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert yaml.safe_load(file.read_text())["current-context"] == "mooring-prod"
     assert logged_out(file).entries == ("mooring-prod",)
     assert yaml.safe_load(file.read_text())["current-context"] == ""
     assert logged_out(machine / "nowhere").entries == ()
+
+
+def test_the_entry_carries_where_the_connectors_are(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = machine / "config"
+    monkeypatch.chdir(machine)
+    monkeypatch.setenv("MOORING_HOME", "there")
+    assert logged_in(file).variables == ("MOORING_HOME",)
+    (user,) = yaml.safe_load(file.read_text())["users"]
+    assert user["user"]["exec"]["env"] == [{"name": "MOORING_HOME", "value": str(machine / "there")}]
+    monkeypatch.delenv("MOORING_HOME")
+    assert logged_in(file).variables == ()
+    assert "env" not in yaml.safe_load(file.read_text())["users"][0]["user"]["exec"]
 
 
 def test_login_chooses_among_the_files_of_kubeconfig(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +267,8 @@ def test_login_leaves_the_current_context_and_the_entries_of_the_other_files(
         logged_in(None, name="home")
     assert (machine / "two").read_text() == MINE
     (machine / "two").write_text("a: [")
+    (note,) = logged_in(None).notes
+    assert note.endswith("; it is the current context now, as there was none")
     assert logged_in(None).notes == ()
 
 
@@ -273,6 +289,8 @@ def test_logout_looks_through_all_files_of_kubeconfig(machine: Path, monkeypatch
     change = logged_out(None)
     assert (change.file, change.entries) == (f"{machine}/one, {machine}/two", ("mooring-prod",))
     assert (machine / "one").read_text() == MINE
+    change = logged_out(None)
+    assert (change.file, change.entries) == (f"{machine}/one, {machine}/two", ())
 
 
 def test_the_ends_of_lines_and_the_mark_of_windows_stay(tmp_path: Path) -> None:
@@ -334,6 +352,38 @@ def test_a_kubeconfig_in_json(tmp_path: Path) -> None:
     assert yaml.safe_load(file.read_text()) == yaml.safe_load(MINE)
 
 
+@pytest.mark.parametrize("indent", [None, 2, 4])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_json_stays_json_and_indented(tmp_path: Path, indent: int | None, end: str) -> None:
+    file = tmp_path / "config"
+    text = json.dumps(yaml.safe_load(MINE), indent=indent) + end
+    file.write_text(text)
+    logged_in(file)
+    after = file.read_text()
+    assert len(json.loads(after)["users"]) == 2
+    assert after == json.dumps(json.loads(after), indent=indent) + end
+    logged_out(file)
+    assert file.read_text() == text
+
+
+def test_the_backup_is_of_what_was_there_before_mooring(tmp_path: Path) -> None:
+    file, backup = tmp_path / "config", tmp_path / "config.before-mooring"
+    file.write_text(MINE)
+    assert logged_in(file).backup == str(backup)
+    assert logged_in(file, connector="other").backup is None
+    assert backup.read_text() == MINE
+    assert logged_out(file).backup is None
+    assert logged_out(file, "other").backup is None
+    assert backup.read_text() == MINE
+    file.write_text(INDENTED)
+    assert logged_in(file).backup == str(backup)
+    assert backup.read_text() == INDENTED
+    backup.unlink()
+    between = file.read_text()
+    assert logged_out(file).backup == str(backup)  # the only one is better than none
+    assert backup.read_text() == between
+
+
 def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(MINE)
     (tmp_path / "config").symlink_to(tmp_path / "real")
@@ -349,7 +399,7 @@ def refused(file: Path, said: str, **more: Any) -> None:
     assert "\n" not in caught.value.message
     assert "canary" not in caught.value.message
     assert file.read_bytes() == before
-    left = {path.name for path in file.parent.iterdir()} - {f"{file.name}.mooring-backup", f"{file.name}.lock"}
+    left = {path.name for path in file.parent.iterdir()} - {f"{file.name}.before-mooring", f"{file.name}.lock"}
     assert left == {file.name}
 
 
@@ -442,7 +492,7 @@ def test_many_logins_at_once_lose_none(tmp_path: Path) -> None:
 
 
 def test_kubectl_lives_off_what_login_wrote(
-    kubectl: str, cluster: Any, namespace: str, tmp_path: Path, machine: Path
+    kubectl: str, cluster: Any, namespace: str, tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access = m.KubernetesAccess(
         server=cluster.url, cluster="lab", certificate_authority=cluster.ca, namespace=namespace,
@@ -451,12 +501,15 @@ def test_kubectl_lives_off_what_login_wrote(
     )  # fmt: skip
     (tmp_path / "answer").write_text(rendered(access, "exec-credential"))
     (tmp_path / "mooring.py").write_text(
-        f"import sys; assert sys.argv[1:] == ['prod', '--format', 'exec-credential']; "
+        f"import os, sys; assert sys.argv[1:] == ['prod', '--format', 'exec-credential']; "
+        f"assert os.environ['MOORING_HOME'] == {str(machine)!r}; "
         f"print(open({str(tmp_path / 'answer')!r}).read())"
     )
     file = tmp_path / "config"
     file.write_text(MINE)
-    logged_in(file, access, command=(sys.executable, str(tmp_path / "mooring.py"), "prod"))
+    with monkeypatch.context() as environment:
+        environment.setenv("MOORING_HOME", str(machine))
+        logged_in(file, access, command=(sys.executable, str(tmp_path / "mooring.py"), "prod"))
 
     def run(*arguments: str, context: str = "mooring-prod", config: Path = file) -> subprocess.CompletedProcess[str]:
         command = [kubectl, "--kubeconfig", str(config), "--context", context, *arguments]

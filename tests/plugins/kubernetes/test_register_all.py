@@ -58,12 +58,16 @@ def test_each_context_of_a_real_cluster(cluster: Any, namespace: str, contexts: 
     done = mooring(*ALL, "lab", "--label", "team=ml", "-o", "json")
 
     admin, bot, stale, gcp = json.loads(done.stdout)
-    assert done.stderr == "Registered 2 connectors of 4 found.\n"
+    first, second, *_, last = done.stderr.splitlines()
+    assert first.startswith("Note: nothing can be issued yet for lab-admin-lab: the connector has no service_account")
+    assert "mooring connector update lab-arn-aws-eks-eu-west-1-1-cluster-bot --service-account" in second
+    assert last == "Registered 2 connectors of 4 found."
     assert (admin["name"], admin["connector"]["auth_method"]) == ("lab-admin-lab", "client-certificate")
     assert (bot["name"], bot["connector"]["auth_method"]) == ("lab-arn-aws-eks-eu-west-1-1-cluster-bot", "token")
     assert admin["connector"]["expires_at"] is not None
     assert (stale["name"], stale["connector"], stale["error"]["error"]) == ("lab-stale", None, "AuthFailed")
     assert "gke-gcloud-auth-plugin" in gcp["error"]["message"]
+    assert gcp["source"].startswith("the context 'gcp' of ")
     listed = json.loads(mooring("connector", "list", "--label", "team=ml", "-o", "json").stdout)
     assert [one["name"] for one in listed] == [admin["name"], bot["name"]]
     assert mooring("connector", "verify", admin["name"], "--verify-only").stdout
@@ -77,6 +81,14 @@ def test_without_a_cluster(contexts: Any) -> None:
     assert nothing.stderr.startswith("Error: no kubeconfig on this machine; looked in ")
     contexts({"server": "https://127.0.0.1:1"}, {"a": {"token": CANARY}, "b": {"username": "u", "password": CANARY}})
     assert mooring(*ALL, code=7).stderr == "Registered 0 connectors of 2 found.\n"
-    assert mooring(*ALL, "--context", "b", "--no-verify").stderr == "Registered 1 connector of 1 found.\n"
-    assert mooring(*ALL, "--no-verify").stderr == "Registered 1 connector of 2 found.\n"
+    one = mooring(*ALL, "--context", "b", "--no-verify").stderr
+    assert one.startswith("Note: nothing can be issued yet for b: ")
+    assert one.endswith(".\nRegistered 1 connector of 1 found.\n")
+    assert mooring(*ALL, "--no-verify").stderr.endswith("Registered 1 connector of 2 found.\n")
+    register = ("connector", "register", "--type", "kubernetes", "--auto-configure", "--context", "b", "--no-verify")
+    bare = mooring(*register, "bare").stderr
+    assert "Note: nothing can be issued yet: the connector has no service_account to issue for" in bare
+    assert "Note: " not in mooring(*register, "whole", "--service-account", "apps/bot").stderr
+    mooring("connector", "delete", "-y", "bare")
+    mooring("connector", "delete", "-y", "whole")
     assert [one["name"] for one in json.loads(mooring("connector", "list", "-o", "json").stdout)] == ["a", "b"]

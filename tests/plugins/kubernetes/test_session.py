@@ -47,6 +47,18 @@ async def test_the_connector_that_lacks_rights_is_told_which(opened: Any, cluste
             await connector.verify(session, VERIFY)
 
 
+async def test_a_service_account_that_is_not_there(
+    opened: Any, cluster: Any, namespace: str, admin: Any, issuer: Any
+) -> None:
+    async with opened("client-certificate", **admin, service_account=f"{namespace}/bot") as session:
+        assert (await connector.verify(session, VERIFY)).subject == "admin"
+    async with opened("client-certificate", **admin, service_account=f"{namespace}/nobody") as session:
+        with pytest.raises(m.ResourceNotFound, match=f"no service account {namespace}/nobody in the cluster; make it"):
+            await connector.verify(session, VERIFY)
+    async with opened("token", **issuer | {"service_account": f"{namespace}/nobody"}) as session:
+        await connector.verify(session, VERIFY)  # who may only issue may not look
+
+
 async def test_the_one_cluster_is_found(opened: Any, cluster: Any, issuer: Any) -> None:
     request = m.DiscoverRequest(resource_type="kubernetes-cluster")
     async with opened("token", **issuer) as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mooring as m
+from mooring.types import split_config
 from mooring_kubernetes import connector
 
 SERVER = {"server": "https://k8s.example.org:6443"}
@@ -153,6 +155,35 @@ def test_a_broken_or_hostile_kubeconfig(settle: Any, text: str, said: str) -> No
     problem = refusal(settle, "kubeconfig", kubeconfig=text)
     assert isinstance(problem, m.InvalidConfig)
     assert re.search(said, problem.message), problem.message
+
+
+def test_a_file_given_as_the_kubeconfig_itself(settle: Any) -> None:
+    problem = refusal(settle, "kubeconfig", kubeconfig=f"/home/ann/{CANARY}")
+    assert "with --kubeconfig-file FILE, or give what it holds with --kubeconfig @FILE" in problem.message
+
+
+def test_the_cluster_s_name_is_the_context_s_own(tmp_path: Path) -> None:
+    context = {"name": "dev", "context": {"cluster": "lab", "user": "ann"}}
+    document = {
+        "clusters": [{"name": "lab", "cluster": {"server": "https://k8s.example.org"}}],
+        "users": [{"name": "ann", "user": {"token": CANARY}}],
+        "contexts": [context],
+        "current-context": "dev",
+    }
+    file = tmp_path / "config"
+    file.write_text(yaml.safe_dump(document))
+    method = connector.describe().auth_method("kubeconfig")
+    assert method is not None
+    for fields in ({"kubeconfig_file": str(file)}, {"kubeconfig": m.Secret(file.read_text())}):
+        made: Any = m.build_config(method.config, fields)
+        assert made.cluster_name == "lab"
+        assert split_config(made)[0]["cluster_name"] == "lab"
+    named: Any = m.build_config(method.config, {"kubeconfig_file": "nowhere", "cluster_name": "mine"})
+    assert named.cluster_name == "mine"
+    for broken, said in (("contexts: [", "is no YAML"), ("contexts: []", "no current context")):
+        file.write_text(broken)
+        with pytest.raises(m.InvalidConfig, match=said):
+            m.build_config(method.config, {"kubeconfig_file": str(file)})
 
 
 def test_data_in_several_lines(settle: Any, authority: Any) -> None:

@@ -37,8 +37,13 @@ PLAIN = ("json", "yaml")
 @click.option("-f", "-o", "--format", "--output", "format", default="json", metavar="FORMAT",
               shell_complete=complete_format,
               help="json, yaml, or one that describe-type lists: env, dotenv, credential-process, ...")  # fmt: skip
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print no notes about the credentials, as for a tool that asks often."
+)
 @click.pass_obj
-def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, **wish: Any) -> None:
+def issue(
+    run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, *, quiet: bool, **wish: Any
+) -> None:
     """Issue short-lived credentials for exactly one resource. They are printed in clear, so mind where that goes."""
 
     async def work(broker: Broker) -> tuple[Issued, str]:
@@ -48,6 +53,8 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
 
     issued, text = with_broker(run, work, alone=True)
     put(text.rstrip("\n"))
+    if quiet:
+        return
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")

@@ -20,7 +20,7 @@ from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import counted, to_instant, to_skew, to_span
 from mooring.cli._values import labels as read_labels
-from mooring.errors import InvalidConfig, UnknownAuthMethod
+from mooring.errors import InvalidConfig, LongLived, MooringError, NotNarrowed, UnknownAuthMethod
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, Connector, split_config
 
@@ -150,6 +150,19 @@ def one_name(positional: Sequence[str]) -> str:
     return positional[0]
 
 
+async def foretold(broker: Broker, connector: Connector) -> MooringError | None:
+    """Why nothing will be issued for a connector's one resource, where that is known before any call."""
+    kinds = broker.registry.route(connector.type).type.resource_types
+    if len(kinds) == 1 and not kinds[0].instances:
+        try:
+            await broker.explain(connector.id)
+        except (NotNarrowed, LongLived) as error:
+            return error
+        except MooringError:
+            pass  # it is stored, and was verified as far as was wanted
+    return None
+
+
 def store_and_show(
     run: Run,
     store: Callable[[Broker], Awaitable[Connector]],
@@ -165,6 +178,8 @@ def store_and_show(
 
     async def work(broker: Broker) -> None:
         stored.append(await store(broker))
+        if problem := await foretold(broker, stored[0]):
+            say(f"Note: nothing can be issued yet: {run.told(problem)}.")
         say(f"{done}; it reaches:" if listed else f"{done}.")
         if listed:
             with progress(reach, 1) as heard:

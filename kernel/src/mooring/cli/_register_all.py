@@ -13,6 +13,7 @@ from mooring.cli._edge import FAILED, Run
 from mooring.cli._output import Bad, Table, emit, say, short
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import bar
+from mooring.cli._register import foretold
 from mooring.cli._shown import as_data
 from mooring.cli._values import counted
 from mooring.errors import MooringError
@@ -35,12 +36,13 @@ class Outcome:
     def __init__(self, found: Lifted | Unlifted) -> None:
         self.found = found
         self.connector: Connector | None = None
+        self.note: MooringError | None = None
         self.error: MooringError | None = getattr(found, "error", None)
 
     @property
     def source(self) -> str:
-        """Where it was found, if it could be read."""
-        return getattr(self.found, "source", "")
+        """Where it was found, as far as the plugin says so."""
+        return self.found.source
 
     @property
     def done(self) -> bool:
@@ -58,7 +60,7 @@ class Outcome:
         if (one := self.connector) is not None:
             return (one.name, short(one.id), one.type, one.auth_method, self.source, "registered")
         result = f"Error: {run.told(self.error)}" if self.error else "interrupted; not registered"
-        return (self.found.name, "", "", getattr(self.found, "auth_method", ""), self.source, Bad(result))
+        return (self.found.name, "", "", self.found.auth_method, self.source, Bad(result))
 
 
 def register_all(
@@ -88,6 +90,9 @@ def register_all(
         interrupted = True
     stored = sum(one.connector is not None for one in outcomes)
     emit(output, [one.data(run, registry) for one in outcomes], Table(COLUMNS, [one.row(run) for one in outcomes]))
+    for one in outcomes:
+        if one.note:
+            say(f"Note: nothing can be issued yet for {one.found.name}: {run.told(one.note)}.")
     if interrupted:
         say(f"Interrupted; {counted(stored, 'connector')} of {len(outcomes)} registered, and stored.")
         raise click.exceptions.Exit(INTERRUPTED)
@@ -109,6 +114,7 @@ async def _register(run: Run, broker: Broker, outcomes: Sequence[Outcome], rest:
         async with slots:
             try:
                 outcome.connector = await broker.register(lifted.name, **given)
+                outcome.note = await foretold(broker, outcome.connector)
             except MooringError as error:
                 outcome.error = error
         show(sum(one.done for one in outcomes), "registering")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EARLY = timedelta(minutes=5)
 """With less life than this left, fresh credentials are asked for."""
+OFFICIAL = "kubernetes>=36,<37"
+"""The extra `blocking`."""
 
 
 def door_of(credentials: m.KubernetesAccess) -> Door:
@@ -93,7 +95,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     except ImportError:
         missing = True
     if missing:
-        raise m.InvalidConfig("blocking clients need another package; try: pip install 'mooring-kubernetes[blocking]'")
+        raise m.InvalidConfig(f"blocking clients need the package kubernetes; try: pip install '{OFFICIAL}'")
     from mooring_kubernetes.official import Api
 
     held = access_of(request.credentials)

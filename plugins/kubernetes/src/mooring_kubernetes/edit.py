@@ -17,18 +17,21 @@ from mooring_kubernetes.style import styled, written
 from mooring_kubernetes.way import LONGEST_FILE
 
 FIELD = "file"
-BACKUP = ".mooring-backup"
+BACKUP = ".before-mooring"
 LOCK = ".lock"
 LOCK_SECONDS = 3.0
 POLL_SECONDS = 0.05
 NEW = "apiVersion: v1\nkind: Config\n"
 
 
-def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str | None]:
-    """Let `change` alter the document; gives what it gives, and where the former content is.
+def edit(
+    path: Path, change: Callable[[Any], list[str]], ours: Callable[[Any], bool] = lambda _: False
+) -> tuple[list[str], str | None]:
+    """Let `change` alter the document; gives what it gives, and where the former content was put.
 
     Where nothing changes, nothing is written. A link stays one: what it leads to is changed. `change` is called twice:
-    on the document with its comments, and on its plain values, by which what is written is checked. Blocks.
+    on the document with its comments, and on its plain values, by which what is written is checked. A document that is
+    `ours` already is put nowhere if there is a backup: that is of what was there before mooring. Blocks.
 
     Raises:
         InvalidConfig: the file is broken, cannot be read or written, or somebody else changes it.
@@ -38,17 +41,24 @@ def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str
         path = Path(os.path.realpath(path))
         with _locked(path):
             before = _read(path)
-            names, after = _changed(before, path, change)
+            marked = False
+
+            def altered(document: Any) -> list[str]:
+                nonlocal marked
+                marked = marked or ours(document)
+                return change(document)
+
+            names, after = _changed(before, path, altered)
             if not names or after == before:
                 return names, None
-            backup = None
-            if before is not None:
-                backup = Path(f"{path}{BACKUP}")
+            backup = Path(f"{path}{BACKUP}")
+            kept = before is not None and not (marked and backup.exists())
+            if before is not None and kept:
                 _replace(backup, before, _mode(path) & 0o700)
             if _read(path) != before:
                 raise m.InvalidConfig(f"{path} was changed by another process meanwhile; try again", field=FIELD)
             _replace(path, after, _mode(path))
-            return names, str(backup) if backup is not None else None
+            return names, str(backup) if kept else None
     except OSError as error:
         reason = error.strerror or "an error of the system"
     except ValueError:

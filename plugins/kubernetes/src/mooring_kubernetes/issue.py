@@ -27,13 +27,14 @@ SECRETS = "/api/v1/namespaces/{namespace}/secrets"
 TOKENS = "/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
 NOTE = "what it may do, the RBAC rules of the service account say, for every access alike"
 OWN = "the connector's own credentials, which may do all that the connector may"
+NO_ACCOUNT = "the connector has no service_account to issue for"
 NOT_FOUND = 404
 
 
 def explain(config: settings.KubernetesConfig, request: m.CredentialRequest) -> m.Explanation:
     """The calls that issuing makes."""
     if config.account is None:
-        _check_own(config, request, "the connector has no service_account to issue for")
+        _check_own(config, request, NO_ACCOUNT)
         return m.Explanation(narrowed=False, calls=(), notes=(OWN,))
     namespace, name = config.account
     calls = (f"create secrets ({namespace})", f"create serviceaccounts/token ({namespace}/{name})")
@@ -45,12 +46,12 @@ async def issue(session: KubernetesSession, request: m.CredentialRequest) -> m.K
     cluster.mine(session, request.resource_id)
     account = session.config.account
     if account is None:
-        _check_own(session.config, request, "the connector has no service_account to issue for")
+        _check_own(session.config, request, NO_ACCOUNT, session.context.expires_at)
         return await _own(session, request, OWN)
     made = await _token(session, request, *account)
     if made is None:
         why = "the cluster issues no tokens of service accounts (TokenRequest)"
-        _check_own(session.config, request, why)
+        _check_own(session.config, request, why, session.context.expires_at)
         return await _own(session, request, f"{why}; {OWN}")
     return made
 
@@ -72,13 +73,24 @@ async def undo(session: KubernetesSession, step: Mapping[str, str]) -> None:
         await session.call(f"delete secrets in namespace {step['namespace']}", "DELETE", SECRETS + "/{secret}", **step)
 
 
-def _check_own(config: settings.KubernetesConfig, request: m.CredentialRequest, why: str) -> None:
+def _check_own(
+    config: settings.KubernetesConfig,
+    request: m.CredentialRequest,
+    why: str,
+    ends: datetime | None = None,
+) -> None:
     """Raise unless the connector's own credentials can and may be handed out."""
+    from mooring_kubernetes import claims
+
+    update = f"mooring connector update {request.connector}"
     if isinstance(config, settings.PasswordConfig):
-        raise m.NotNarrowed(f"{why}, and a password is never handed out; set service_account to NAMESPACE/NAME")
+        raise m.NotNarrowed(f"{why}, and a password is never handed out; {update} --service-account NAMESPACE/NAME")
     if not request.allow_unnarrowed:
+        endless = isinstance(config, settings.TokenConfig) and not (ends or claims.ends_of_token(config.token))
+        both = " --allow-long-lived" if endless and not request.allow_long_lived else ""
         raise m.NotNarrowed(
-            f"{why}; set service_account to NAMESPACE/NAME, or let its own credentials out with --allow-unnarrowed"
+            f"{why}; issue for a service account: {update} --service-account NAMESPACE/NAME; "
+            f"or let its own credentials out: {update} --allow-unnarrowed{both}"
         )
 
 
@@ -173,18 +185,20 @@ async def _own(session: KubernetesSession, request: m.CredentialRequest, note: s
     """What the connector itself has, with the end that it says of itself."""
     from mooring_kubernetes import claims
 
-    way = await session.way()
+    way, update = await session.way(), f"mooring connector update {request.connector}"
     ends = session.ends or session.context.expires_at
     if way.token is not None:
         ends = ends or claims.ends_of_token(way.token)
     elif way.client_certificate is not None:
         ends = ends or claims.ends_of_certificate(way.client_certificate)
     else:
-        raise m.NotNarrowed("a password is never handed out; set service_account to NAMESPACE/NAME")
+        raise m.NotNarrowed(
+            f"a password is never handed out; issue for a service account: {update} --service-account NAMESPACE/NAME"
+        )
     if ends is None and not request.allow_long_lived:
         raise m.LongLived(
-            "the connector's own credentials have no end; set service_account to NAMESPACE/NAME, "
-            "or let them out with --allow-long-lived"
+            "the connector's own credentials have no end; issue for a service account: "
+            f"{update} --service-account NAMESPACE/NAME; or let them out: {update} --allow-long-lived"
         )
     with_certificate = way.token is None
     return m.KubernetesAccess(

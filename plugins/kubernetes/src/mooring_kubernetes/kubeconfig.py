@@ -41,7 +41,26 @@ def way_of(config: KubeconfigConfig) -> Way:
     raise problem.with_traceback(None)  # its frames held what the kubeconfig holds
 
 
+def cluster_of(config: KubeconfigConfig) -> str:
+    """The cluster's name in the context. Blocks where the kubeconfig is a file."""
+    try:
+        field, document = _document_of(config)
+        _, context = context_of(document, config.context, field)
+        if name := _text(context, "cluster", field):
+            return name
+        raise _broken(field, "names no cluster")
+    except m.MooringError as error:
+        problem = error
+    raise problem.with_traceback(None)  # as above
+
+
 def _way_of(config: KubeconfigConfig) -> Way:
+    field, document = _document_of(config)
+    return way_in(document, field, config)
+
+
+def _document_of(config: KubeconfigConfig) -> tuple[str, Document]:
+    """The field that says the kubeconfig, and its document."""
     if config.kubeconfig is not None:
         field, document = "kubeconfig", parsed(config.kubeconfig.reveal(), "kubeconfig")
         if _names_files(document):
@@ -50,7 +69,7 @@ def _way_of(config: KubeconfigConfig) -> Way:
             )
     else:
         field, document = "kubeconfig_file", loaded(Path(config.kubeconfig_file or ""), "kubeconfig_file")
-    return way_in(document, field, config)
+    return field, document
 
 
 def parsed(text: str, field: str) -> Document:
@@ -69,6 +88,12 @@ def parsed(text: str, field: str) -> Document:
             for section in SECTIONS:
                 _checked_section(document, section, field)
             return document
+        if isinstance(document, str) and field == "kubeconfig":
+            raise m.InvalidConfig(
+                "field 'kubeconfig' is no kubeconfig; name a file with --kubeconfig-file FILE, "
+                "or give what it holds with --kubeconfig @FILE",
+                field=field,
+            )
         raise _broken(field, "is no kubeconfig")
     raise _broken(field, f"is no YAML{where}")
 

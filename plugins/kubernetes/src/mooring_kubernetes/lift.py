@@ -22,6 +22,16 @@ FIELD = "kubeconfig_file"
 LOOKED_FOR = ("kubeconfig_file", "context", "allow_exec", "exec_commands")
 """Options that lead to what is lifted; the others are fields of it."""
 
+BY_FIELD = {
+    "tokenFile": "kubeconfig",
+    "token": "token",
+    "username": "password",
+    "exec": "kubeconfig",
+    "client-certificate-data": "client-certificate",
+    "client-certificate": "client-certificate",
+}
+"""The auth method of a user, by the first of these fields that it has, as `kubeconfig` reads them."""
+
 
 async def lift(request: m.LiftRequest) -> m.Lifted:
     """The current context, or the one that is named; without a kubeconfig, the pod's service account if allowed.
@@ -65,7 +75,14 @@ async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
         try:
             lifted.append(await anyio.to_thread.run_sync(_lifted, document, name, request))
         except m.ConfigError as error:
-            lifted.append(m.Unlifted(name=name, error=error.with_traceback(None)))
+            lifted.append(
+                m.Unlifted(
+                    name=name,
+                    error=error.with_traceback(None),
+                    auth_method=_method_of(document, name),
+                    source=_source(name, request.options),
+                )
+            )
     return tuple(lifted)
 
 
@@ -143,10 +160,24 @@ def _of_context(document: kubeconfig.Document, name: str, request: m.LiftRequest
     return m.Lifted(
         auth_method=method,
         config=m.build_config(config, common | fields | given),
-        source=f"the context {name!r} of {_places(request.options)}",
+        source=_source(name, request.options),
         expires_at=_ends(way),
         name=name,
     )
+
+
+def _source(name: str, options: Mapping[str, Any]) -> str:
+    return f"the context {name!r} of {_places(options)}"
+
+
+def _method_of(document: kubeconfig.Document, name: str) -> str:
+    """The auth method that a context would be, as far as its user says; empty if it does not."""
+    try:
+        _, context = kubeconfig.context_of(document, name, FIELD)
+        user = kubeconfig.named(document, "users", context.get("user"), FIELD)
+    except m.ConfigError:
+        return ""
+    return next((method for field, method in BY_FIELD.items() if user.get(field)), "")
 
 
 def _plain(way: Way) -> tuple[str, dict[str, Any]]:

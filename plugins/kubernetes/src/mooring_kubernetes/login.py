@@ -8,6 +8,7 @@ Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from mooring_kubernetes.style import quoted
 from mooring_kubernetes.way import expanded
 
 MARK = "mooring"
+HOME = "MOORING_HOME"
 
 
 def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginChange:
@@ -48,21 +50,24 @@ def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginCh
     beside = merged(_beside(file)) if request.file is None else merged([])
     for section, kind in SECTIONS.items():
         _of_us(beside[section], section, name, kind, request.connector)
-    current = ""
+    current, made = "", False
 
     def change(document: Any) -> list[str]:
-        nonlocal current
+        nonlocal current, made
         for section, kind in SECTIONS.items():
             entry = quoted({"name": name, kind: held[section] | {"extensions": extensions}})
             _put(_entries(document, section), section, entry, kind, request.connector)
         current = document.get("current-context") or beside["current-context"] or ""
         if not current:
             document["current-context"] = current = quoted(name)
+            made = True
         return [name]
 
-    names, backup = edit(file, change)
-    notes = () if current == name else (f"use it with: kubectl --context {name}",)
-    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes)
+    names, backup = edit(file, change, _is_marked)
+    use = f"use it with: kubectl --context {name}"
+    notes = (f"{use}; it is the current context now, as there was none",) if made else (use,) if current != name else ()
+    carried = tuple(_variables())
+    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes, variables=carried)
 
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
@@ -70,13 +75,13 @@ def logout(request: m.LogoutRequest) -> m.LoginChange:
 
     Without a file that is named, all that kubectl reads are looked through; if one of them is broken, none is changed.
     """
-    files = [_file(request.file)] if request.file is not None else list(paths({}))
-    files = [file for file in files if there(file)]
+    looked = [_file(request.file)] if request.file is not None else list(paths({}))
+    files = [file for file in looked if there(file)]
     for file in files:
         check(file)
     changes = [change for file in files if (change := _removed(file, request)).entries]
     return m.LoginChange(
-        file=", ".join(change.file for change in changes) or str(_file(request.file)),
+        file=", ".join(change.file for change in changes) or ", ".join(map(str, looked)),
         entries=tuple(dict.fromkeys(name for change in changes for name in change.entries)),
         backup=", ".join(change.backup for change in changes if change.backup) or None,
     )
@@ -97,7 +102,7 @@ def _removed(file: Path, request: m.LogoutRequest) -> m.LoginChange:
             document["current-context"] = ""
         return sorted(removed)
 
-    names, backup = edit(file, change)
+    names, backup = edit(file, change, _is_marked)
     return m.LoginChange(file=str(file), entries=tuple(names), backup=backup)
 
 
@@ -125,13 +130,20 @@ def _beside(file: Path) -> Generator[Document, None, None]:
 
 def _exec(request: m.LoginRequest) -> dict[str, Any]:
     command, *arguments = request.command
+    variables = _variables()
     return {
         "apiVersion": VERSIONS[0],
         "command": command,
         "args": [*arguments, "--format", "exec-credential"],
         "interactiveMode": "Never",
         "provideClusterInfo": False,
-    }
+    } | ({"env": [{"name": name, "value": value} for name, value in variables.items()]} if variables else {})
+
+
+def _variables() -> dict[str, str]:
+    """Where our connectors are, if not at the usual place: kubectl may be started without that in its environment."""
+    home = os.environ.get(HOME)
+    return {HOME: str(expanded(Path(home), HOME).absolute())} if home else {}
 
 
 def _put(entries: Any, section: str, entry: dict[str, Any], kind: str, connector: str) -> None:
@@ -163,6 +175,11 @@ def _entries(document: Any, section: str) -> Any:
             field=FIELD,
         )
     return entries
+
+
+def _is_marked(document: Any) -> bool:
+    """Whether there is an entry that was written here, of whatever connector."""
+    return any(_mark(entry, kind) for section, kind in SECTIONS.items() for entry in _entries(document, section))
 
 
 def _mark(entry: Any, kind: str) -> dict[str, Any]:

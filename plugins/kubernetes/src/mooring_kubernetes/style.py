@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from mooring_kubernetes.way import LONGEST_FILE
 MARK = "\ufeff"
 """What editors of Windows put before a text."""
 INDENTED = re.compile(r"^(?:clusters|users|contexts):[ \t]*\n(?:[ \t]*#.*\n)*( +)- ", re.MULTILINE)
+IN_JSON = re.compile(r"\s*\{[ \t]*\n( *)")
 NEVER_PLAIN = {"y", "Y", "n", "N"}
 """What kubectl takes for a truth value, and PyYAML does not."""
 
@@ -36,10 +38,13 @@ def styled(text: str) -> Any:
 
 
 def written(document: Any, before: str) -> str:
-    """A document as text, in the style of the text that it was."""
-    buffer = io.StringIO()
-    _yaml(before).dump(document, buffer)
-    text = buffer.getvalue()
+    """A document as text, in the style of the text that it was; JSON stays JSON, indented as it was."""
+    if _is_json(before):
+        text = _in_json(document, _lines(before))
+    else:
+        buffer = io.StringIO()
+        _yaml(before).dump(document, buffer)
+        text = buffer.getvalue()
     if "\r\n" in before:
         text = text.replace("\n", "\r\n")
     return MARK + text if before.startswith(MARK) else text
@@ -64,6 +69,20 @@ def _reads_as_text(value: str) -> bool:
         return isinstance(plain(value), str)
     except Unreadable:
         return False
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(_lines(text)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _in_json(document: Any, before: str) -> str:
+    found = IN_JSON.match(before)
+    indent = len(found[1]) if found else None
+    text = json.dumps(document, indent=indent, ensure_ascii=before.isascii())
+    return text + "\n" if before.endswith("\n") else text
 
 
 def _lines(text: str) -> str:
