@@ -464,6 +464,7 @@ TARGETS: dict[str, Target] = {
         parsers=(
             "mooring_kubernetes.edit:_changed",
             "mooring_kubernetes.style:styled",
+            "mooring_kubernetes.style:_is_json",
             "mooring_kubernetes.login:login",
         ),
         inputs=kubernetes.FILES,
