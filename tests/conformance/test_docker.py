@@ -28,6 +28,7 @@ def _beside() -> Any:
 
 _fixtures = _beside()
 anyio_backend, machine = _fixtures.anyio_backend, _fixtures.machine
+skopeo_program = _fixtures.skopeo_program
 token_registry, skopeo, image, push = _fixtures.token_registry, _fixtures.skopeo, _fixtures.image, _fixtures.push
 
 

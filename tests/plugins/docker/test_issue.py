@@ -122,7 +122,7 @@ async def test_the_password_leaves_only_if_that_is_allowed(opened: Any, htpasswd
     async with opened("password", registry=htpasswd.url, **ALICE) as session:
         for wanted in (repository, htpasswd.host):
             name = session.context.connector
-            with pytest.raises(m.NotNarrowed, match=f"update {name} --allow-unnarrowed --allow-long-lived$"):
+            with pytest.raises(m.NotNarrowed, match=rf"update {name} --allow-unnarrowed --allow-long-lived$"):
                 await issued(session, wanted)
             with pytest.raises(m.NotNarrowed, match=f"update {name} --allow-unnarrowed$"):
                 await issued(session, wanted, allow_long_lived=True)
