@@ -538,6 +538,18 @@ def test_a_login_is_for_the_registry_unless_another_resource_is_named(htpasswd: 
     assert mooring("logout", "mine", "-i", htpasswd.host).stderr.startswith(f"Removed {htpasswd.host} from ")
 
 
+def test_a_login_that_would_be_refused_is_told_of_at_registration(htpasswd: Any, mooring: Any) -> None:
+    fields = ("--type=docker", "--auth-method=password", f"--registry={htpasswd.url}", "--username=alice")
+    said = mooring("connector", "register", "shy", *fields, "--password", "-", given="pw-alice\n").stderr
+    assert "\nNote: mooring login would be refused: " in said
+    assert said.endswith("--allow-unnarrowed --allow-long-lived.\n")
+    allowed = ("--allow-unnarrowed", "--allow-long-lived")
+    assert (
+        "Note"
+        not in mooring("connector", "register", "free", *fields, *allowed, "--password=-", given="pw-alice\n").stderr
+    )
+
+
 def test_the_helper_finds_what_the_cli_wrote(
     htpasswd: Any, mooring: Any, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
 
     async def work(broker: Broker) -> LoginChange:
         if wish["resource_id"] is None:
-            wish["resource_id"] = await _usual(broker, name, wish["resource_type"])
+            wish["resource_id"] = await usual(broker, name, wish["resource_type"])
         issued = await broker.issue(name, **wish)
         run.mask.learn(*secrets_of(issued.credentials))
         route = owner(broker.registry, issued)
@@ -79,7 +79,7 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
         say("Note: the tool needs MOORING_HOME in its environment, as it is here.")
 
 
-async def _usual(broker: Broker, name: str, resource_type: str | None) -> str | None:
+async def usual(broker: Broker, name: str, resource_type: str | None) -> str | None:
     """What a login is for where no resource is named, if that is clear and the connector has no scope of its own."""
     connector = await broker.get(name)
     wanted = resource_type or connector.resource_type

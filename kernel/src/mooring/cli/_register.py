@@ -20,7 +20,7 @@ from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import counted, to_instant, to_skew, to_span
 from mooring.cli._values import labels as read_labels
-from mooring.errors import InvalidConfig, UnknownAuthMethod
+from mooring.errors import InvalidConfig, LongLived, MooringError, NotNarrowed, UnknownAuthMethod
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, Connector, split_config
 
@@ -110,7 +110,14 @@ def register(
         register_all(run, registry, output, prefix=name, auth_method=auth_method, options=config, rest=rest)
         return
 
+    notes: list[str] = []
+
     async def store(broker: Broker) -> Connector:
+        connector = await made(broker)
+        notes.extend(await _refusals(run, broker, connector))
+        return connector
+
+    async def made(broker: Broker) -> Connector:
         if not auto_configure:
             method = methods[0].name
             return await broker.register(
@@ -126,6 +133,21 @@ def register(
 
     done = f"Registered the connector {name!r}"
     store_and_show(run, store, registry, output, done=done, listed=not no_verify)
+    for note in notes:
+        say(f"Note: mooring login would be refused: {note}.")
+
+
+async def _refusals(run: Run, broker: Broker, connector: Connector) -> list[str]:
+    """Why a login would not be issued as the connector is, as far as its plugin knows without asking the vendor."""
+    from mooring.cli._login import usual
+
+    try:
+        await broker.explain(connector.name, resource_id=await usual(broker, connector.name, None))
+    except (NotNarrowed, LongLived) as error:
+        return [run.told(error)]
+    except MooringError:
+        pass  # it reaches several things, or its plugin explains nothing
+    return []
 
 
 def _methods(route: Route, name: str | None, auto_configure: bool) -> list[AuthMethod]:
