@@ -111,6 +111,21 @@ async def test_one_that_is_unfit_stops_no_other(config: Any) -> None:
     assert only.name == "r.org"
 
 
+async def test_a_store_that_is_missing_stops_no_login_beside_it(config: Any) -> None:
+    config({"credsStore": "missing", "auths": {"r.org": {"auth": coded("alice", "pw")}}})
+
+    found, unfit = await connector.lift_all(m.LiftRequest())
+
+    assert (found.name, found.config.username) == ("r.org", "alice")
+    assert isinstance(unfit, m.Unlifted)
+    assert unfit.name == "docker-credential-missing"
+    assert "docker-credential-missing is not on the PATH" in str(unfit.error)
+    assert unfit.error.__traceback__ is None
+    config({"credsStore": "missing"})
+    with pytest.raises(m.InvalidConfig, match="not on the PATH"):
+        await connector.lift_all(m.LiftRequest())
+
+
 async def test_a_registry_token(config: Any) -> None:
     config({"auths": {"r.org": {"registrytoken": "t.o.k"}}})
 

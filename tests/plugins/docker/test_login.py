@@ -531,6 +531,25 @@ def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -
     assert "pw-alice" not in docker_file(machine).read_text()
 
 
+def test_a_login_is_for_the_registry_unless_another_resource_is_named(htpasswd: Any, mooring: Any) -> None:
+    register(mooring, htpasswd)
+    assert mooring("login", "mine").stderr.startswith(f"Wrote {htpasswd.host} to ")
+    assert "reaches several resources" in mooring("issue", "mine", code=2).stderr
+    assert mooring("logout", "mine", "-i", htpasswd.host).stderr.startswith(f"Removed {htpasswd.host} from ")
+
+
+def test_a_login_that_would_be_refused_is_told_of_at_registration(htpasswd: Any, mooring: Any) -> None:
+    fields = ("--type=docker", "--auth-method=password", f"--registry={htpasswd.url}", "--username=alice")
+    said = mooring("connector", "register", "shy", *fields, "--password", "-", given="pw-alice\n").stderr
+    assert "\nNote: mooring login would be refused: " in said
+    assert said.endswith("--allow-unnarrowed --allow-long-lived.\n")
+    allowed = ("--allow-unnarrowed", "--allow-long-lived")
+    assert (
+        "Note"
+        not in mooring("connector", "register", "free", *fields, *allowed, "--password=-", given="pw-alice\n").stderr
+    )
+
+
 def test_the_helper_finds_what_the_cli_wrote(
     htpasswd: Any, mooring: Any, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,7 @@ async def test_http_of_another_machine_where_https_is_meant(
 ) -> None:
     monkeypatch.setattr("mooring_docker.ids.is_loopback", lambda host: False)
     async with opened("password", registry=htpasswd.host, **ALICE) as session:
-        with pytest.raises(m.Unreachable, match="no TLS .* set the field insecure"):
+        with pytest.raises(m.Unreachable, match=r"no TLS .* set the field insecure"):
             await verified(session)
 
 

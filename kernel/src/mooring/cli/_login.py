@@ -49,6 +49,8 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
     clamped: list[str] = []
 
     async def work(broker: Broker) -> LoginChange:
+        if wish["resource_id"] is None:
+            wish["resource_id"] = await usual(broker, name, wish["resource_type"])
         issued = await broker.issue(name, **wish)
         clamped.extend(issued.clamped)
         run.mask.learn(*secrets_of(issued.credentials))
@@ -79,6 +81,14 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
         say(f"Note: {note}.")
     if "MOORING_HOME" in os.environ and "MOORING_HOME" not in change.variables:
         say("Note: the tool needs MOORING_HOME in its environment, as it is here.")
+
+
+async def usual(broker: Broker, name: str, resource_type: str | None) -> str | None:
+    """What a login is for where no resource is named, if that is clear and the connector has no scope of its own."""
+    connector = await broker.get(name)
+    wanted = resource_type or connector.resource_type
+    kinds = [kind for kind in broker.registry.route(connector.type).type.resource_types if wanted in (None, kind.name)]
+    return kinds[0].login_id if len(kinds) == 1 and connector.resource_id is None else None
 
 
 def _ourselves() -> Sequence[str]:

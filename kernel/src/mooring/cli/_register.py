@@ -110,7 +110,14 @@ def register(
         register_all(run, registry, output, prefix=name, auth_method=auth_method, options=config, rest=rest)
         return
 
+    notes: list[str] = []
+
     async def store(broker: Broker) -> Connector:
+        connector = await made(broker)
+        notes.extend(await _refusals(run, broker, connector))
+        return connector
+
+    async def made(broker: Broker) -> Connector:
         if not auto_configure:
             method = methods[0].name
             return await broker.register(
@@ -126,6 +133,21 @@ def register(
 
     done = f"Registered the connector {name!r}"
     store_and_show(run, store, registry, output, done=done, listed=not no_verify)
+    for note in notes:
+        say(f"Note: mooring login would be refused: {note}.")
+
+
+async def _refusals(run: Run, broker: Broker, connector: Connector) -> list[str]:
+    """Why a login would not be issued as the connector is, as far as its plugin knows without asking the vendor."""
+    from mooring.cli._login import usual
+
+    try:
+        await broker.explain(connector.name, resource_id=await usual(broker, connector.name, None))
+    except (NotNarrowed, LongLived) as error:
+        return [run.told(error)]
+    except MooringError:
+        pass  # it reaches several things, or its plugin explains nothing
+    return []
 
 
 def _methods(route: Route, name: str | None, auto_configure: bool) -> list[AuthMethod]:

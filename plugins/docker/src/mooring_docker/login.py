@@ -71,9 +71,14 @@ def _login(request: m.LoginRequest) -> m.LoginChange:
     except BaseException:
         _put(remembered, host, present)
         raise
-    if shutil.which(PROGRAM) is None:
-        notes.append(f"{PROGRAM} is not on the PATH, where docker and podman look for it; add its folder, or a link to it")
-    return m.LoginChange(file=str(file), entries=tuple(added), backup=backup, notes=tuple(notes))
+    return m.LoginChange(file=str(file), entries=tuple(added), backup=backup, notes=(*notes, *_unfindable()))
+
+
+def _unfindable() -> tuple[str, ...]:
+    """A note, where docker and podman would not find our helper."""
+    if shutil.which(PROGRAM) is not None:
+        return ()
+    return (f"{PROGRAM} is not on the PATH, where docker and podman look for it; add its folder, or a link to it",)
 
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
