@@ -226,7 +226,7 @@ def test_another_that_does_not_end_is_told_of(machine: Path, config: Path, monke
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         for call in (logged_in, logged_out):
-            with pytest.raises(m.InvalidConfig, match="another login or logout is at work on .*; nothing was changed"):
+            with pytest.raises(m.InvalidConfig, match=r"another login or logout is at work on .*; nothing was changed"):
                 call(machine)
     finally:
         os.close(held)
