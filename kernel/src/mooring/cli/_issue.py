@@ -16,7 +16,7 @@ from mooring.cli._completion import complete_format
 from mooring.cli._edge import Run
 from mooring.cli._environment import environment_of, in_clear, owner, secrets_of
 from mooring.cli._lazy import command
-from mooring.cli._output import Table, Title, emit, encoded, output_option, put, say
+from mooring.cli._output import Table, Title, emit, encoded, output_option, put_exactly, say
 from mooring.cli._shells import SHELLS, formats_of
 from mooring.cli._wishes import one_wish
 from mooring.credentials import Issued, kind_of, reveal
@@ -52,7 +52,7 @@ def issue(
         return issued, _written(broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
-    put(text.rstrip("\n"))
+    put_exactly(text)
     if quiet:
         return
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
