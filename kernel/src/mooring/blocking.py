@@ -143,6 +143,7 @@ class BlockingBroker:
     verify = _waiting(Broker.verify)
     explain = _waiting(Broker.explain)
     discard = _waiting(Broker.discard)
+    unremoved = _waiting(Broker.unremoved)
     keys = _waiting(Broker.keys)
     rotate_keys = _waiting(Broker.rotate_keys)
     prune_keys = _waiting(Broker.prune_keys)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -174,6 +174,10 @@ class Acme:
         return AcmeCredentials(
             user="robot", password=m.Secret(os.environ.get("ACME_GIVES", "p4ss")), expires_at=ends, narrowed=True
         )
+
+    @m.hookimpl
+    async def undo(self, session: Key | Role, step: Mapping[str, str]) -> None:
+        assert step == {"thing": "a"}
 
     @m.hookimpl
     async def lift(self, request: m.LiftRequest) -> m.Lifted:

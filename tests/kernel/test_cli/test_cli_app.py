@@ -111,6 +111,7 @@ def test_a_broken_system_plugin_breaks_nothing(cli, install, registered) -> None
         "serve",
         "login",
         "logout",
+        "undo",
     ]
     assert "ZeroDivisionError" in plugins["worse"]["error"]
     assert "ZeroDivisionError" in cli("plugins").stdout

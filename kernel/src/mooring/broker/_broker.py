@@ -23,7 +23,7 @@ from mooring.errors import BrokerClosed, RecordDamaged, UnsupportedResource
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.registry import Plugin, Registry
-from mooring.store import Connectors
+from mooring.store import Connectors, UndoEntry
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
 from mooring.vault import BackupNote, Place
 
@@ -244,17 +244,22 @@ class Broker:
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str | Connector) -> Connector:
-        """Remove a connector; what it issued lives until it ends.
+    async def delete(self, connector: str | Connector, *, force: bool = False) -> Connector:
+        """Remove a connector, after what issuing made at its vendor; what else it issued lives until it ends.
+
+        Args:
+            connector: its name; or the connector as it was read.
+            force: delete it also if some of that cannot be removed. `unremoved` gives what, and `RemovalFailed` tells.
 
         Raises:
+            VendorError: some of that could not be removed, and the connector was not deleted.
             StoreConflict: somebody else changed or deleted it meanwhile, or since it was read.
             RecordDamaged: its record cannot be read; see `discard`.
         """
         desk, issuer = self._opened()
         found = await desk.as_read(connector)
         try:
-            await _register.delete(desk, found)
+            await _register.delete(desk, found, force=force)
         finally:
             issuer.forget()
         return found
@@ -477,6 +482,10 @@ class Broker:
     async def sweep(self) -> None:
         """Remove at the vendors what issuing had made there and nothing needs any more; also done by itself."""
         await _undo.sweep(self._desk)
+
+    async def unremoved(self) -> Sequence[UndoEntry]:
+        """What issuing made at the vendors and could not be removed so far; without a connector it is given up."""
+        return [one for one in await self._desk.store.undos() if one.attempts]
 
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""

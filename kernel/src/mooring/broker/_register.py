@@ -12,9 +12,9 @@ import msgspec
 
 from mooring.broker._desk import Desk, bound, checked, doing, guard, unchain, within
 from mooring.broker._issue import fingerprint
-from mooring.broker._undo import undo
+from mooring.broker._undo import step_of, undo
 from mooring.broker._verify import verify
-from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
+from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod, VendorError
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest, Unlifted
 from mooring.registry import Route
@@ -23,6 +23,8 @@ from mooring.types import AuthMethod, Config, Connector, build_config, instant, 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NAME_LENGTH = 128
 LABEL_LENGTH = 256
+SHOWN = 5
+"""How many things that are left at a vendor a message names at most."""
 LONGEST_SPAN = timedelta(days=3653)
 
 
@@ -114,11 +116,17 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
     return draft
 
 
-async def delete(desk: Desk, connector: Connector) -> None:
-    """Remove a connector, what was cached of it, and what it has made at its vendor."""
+async def delete(desk: Desk, connector: Connector, *, force: bool) -> None:
+    """Remove a connector, what was cached of it, and before that what it has made at its vendor."""
     with doing("delete", connector):
-        if made := await desk.store.undos(connector_id=connector.id):
-            await undo(desk, made)
+        made = await desk.store.undos(connector_id=connector.id)
+        if (left := await undo(desk, made)) and not force:
+            named = ", ".join([*(step_of(entry) for entry, _ in left[:SHOWN]), *(["..."] if left[SHOWN:] else [])])
+            raise VendorError(
+                f"connector {connector.name!r} was not deleted, for {len(left)} of what it made at its vendor could "
+                f"not be removed ({left[0][1].rstrip('.')}): {named}; mend that and delete it again, or use --force "
+                "(force=True) and remove them by hand"
+            )
         await desk.store.delete(connector)
     await desk.cache.forget(connector.id)
     desk.bus.publish(ConnectorDeleted(at=desk.clock.now(), **_about(connector)))

@@ -55,15 +55,15 @@ async def sweep(desk: Desk) -> None:
         await undo(desk, due)
 
 
-async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
-    """Undo entries, all at once; gives those that could not be."""
-    failed: list[UndoEntry] = []
+async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[tuple[UndoEntry, str]]:
+    """Undo entries, all at once; gives those that could not be, each with why."""
+    failed: list[tuple[UndoEntry, str]] = []
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def work(entry: UndoEntry) -> None:
         async with limiter:
-            if not await _undo(desk, entry):
-                failed.append(entry)
+            if problem := await _undo(desk, entry):
+                failed.append((entry, problem))
 
     async with anyio.create_task_group() as tasks:
         for entry in entries:
@@ -71,8 +71,8 @@ async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
     return failed
 
 
-async def _undo(desk: Desk, entry: UndoEntry) -> bool:
-    about = {"connector_id": entry.connector_id, "step": msgspec.json.encode(entry.step).decode()}
+async def _undo(desk: Desk, entry: UndoEntry) -> str | None:
+    about = {"connector_id": entry.connector_id, "step": step_of(entry)}
     try:
         connector = await desk.store.find(entry.connector_id)
         if connector is None or connector.id != entry.connector_id:
@@ -92,14 +92,14 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
             await desk.store.put_undo(msgspec.structs.replace(entry, due_at=due, attempts=attempts))
         kind, message = type(error).__name__, error.message
         desk.bus.publish(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
-        return False
+        return message
     with suppress(StoreError):  # then it is undone once more, which does no harm
         await desk.store.drop_undo(entry.id)
     desk.bus.publish(RemovalFinished(at=desk.clock.now(), **about))
-    return True
+    return None
 
 
-async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
+async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> str:
     """Nobody can reach it any more: its connector was deleted."""
     with suppress(StoreError):
         await desk.store.drop_undo(entry.id)
@@ -108,4 +108,9 @@ async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
     )
     desk.bus.publish(failed)
-    return False
+    return message
+
+
+def step_of(entry: UndoEntry) -> str:
+    """What there is to remove, as the plugin has written it down."""
+    return msgspec.json.encode(entry.step).decode()

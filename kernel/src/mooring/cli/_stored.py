@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.broker._undo import step_of
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
 from mooring.cli._edge import Run
@@ -129,10 +130,14 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
 @command("delete")
 @click.argument("name", shell_complete=complete_connector)
 @click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
+@click.option("--force", is_flag=True, help="Delete it also if things it made at its vendor cannot be removed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(run: Run, name: str, damaged: bool, yes: bool) -> None:
-    """Delete a connector. What it has issued lives until it ends.
+def delete(run: Run, name: str, damaged: bool, force: bool, yes: bool) -> None:
+    """Delete a connector, after what it has made at its vendor. What else it has issued lives until it ends.
+
+    Where some of that cannot be removed, the connector stays, and so does the way to remove it: mend what the error
+    says and delete it again. With --force it goes all the same, and what is left is listed, to be removed by hand.
 
     Asks first on a terminal, unless --yes is given.
     """
@@ -148,16 +153,19 @@ def delete(run: Run, name: str, damaged: bool, yes: bool) -> None:
     async def find(broker: Broker) -> Connector:
         return await broker.get(name)
 
-    async def remove(broker: Broker) -> Connector:
-        return await broker.delete(connector.id)
+    async def remove(broker: Broker) -> tuple[Connector, list[str]]:
+        connector = await broker.delete(name, force=force)
+        left = [step_of(one) for one in await broker.unremoved() if one.connector_id == connector.id] if force else []
+        return connector, left
 
-    if not ask:
-        connector = with_broker(run, lambda broker: broker.delete(name))
-    else:
+    if ask:
         connector = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
         _confirm(f"Delete the connector {connector.name!r} ({connector.type})?")
-        connector = with_broker(run, remove)
+        name = connector.id
+    connector, left = with_broker(run, remove)
     say(f"Deleted the connector {connector.name!r}.")
+    for step in left:
+        say(f"Left at its vendor, remove it by hand: {step}")
 
 
 def _confirm(question: str) -> None:
