@@ -166,7 +166,7 @@ async def test_explain_says_it_beforehand(settle: Any) -> None:
     assert said.calls == ("GET /v2/", "GET token?scope=repository:team/app:pull,push")
     assert said.policy == {"access": [{"type": "repository", "name": "team/app", "actions": ["pull", "push"]}]}
     assert "the password alone" in said.notes[0]
-    with pytest.raises(m.NotNarrowed, match=r"update NAME --allow-unnarrowed --allow-long-lived$"):
+    with pytest.raises(m.NotNarrowed, match=r"update CONNECTOR --allow-unnarrowed --allow-long-lived$"):
         connector.explain(config, wish("r.org"))
     whole = connector.explain(config, wish("r.org", allow_unnarrowed=True, allow_long_lived=True))
     assert (whole.narrowed, whole.calls) == (False, ())

@@ -541,8 +541,10 @@ def test_a_login_is_for_the_registry_unless_another_resource_is_named(htpasswd: 
 def test_a_login_that_would_be_refused_is_told_of_at_registration(htpasswd: Any, mooring: Any) -> None:
     fields = ("--type=docker", "--auth-method=password", f"--registry={htpasswd.url}", "--username=alice")
     said = mooring("connector", "register", "shy", *fields, "--password", "-", given="pw-alice\n").stderr
-    assert "\nNote: mooring login would be refused: " in said
-    assert said.endswith("--allow-unnarrowed --allow-long-lived.\n")
+    note, done = said.splitlines()[:2]
+    assert note.startswith("Note: as it is, issuing would be refused: ")
+    assert note.endswith(" mooring connector update shy --allow-unnarrowed --allow-long-lived.")
+    assert done == "Registered the connector 'shy'; it reaches:"
     allowed = ("--allow-unnarrowed", "--allow-long-lived")
     assert (
         "Note"

@@ -59,7 +59,7 @@ def test_each_context_of_a_real_cluster(cluster: Any, namespace: str, contexts: 
 
     admin, bot, stale, gcp = json.loads(done.stdout)
     first, second, *_, last = done.stderr.splitlines()
-    assert first.startswith("Note: nothing can be issued yet for lab-admin-lab: the connector has no service_account")
+    assert first.startswith("Note: as lab-admin-lab is, issuing would be refused: the connector has no service_account")
     assert "mooring connector update lab-arn-aws-eks-eu-west-1-1-cluster-bot --service-account" in second
     assert last == "Registered 2 connectors of 4 found."
     assert (admin["name"], admin["connector"]["auth_method"]) == ("lab-admin-lab", "client-certificate")
@@ -82,12 +82,12 @@ def test_without_a_cluster(contexts: Any) -> None:
     contexts({"server": "https://127.0.0.1:1"}, {"a": {"token": CANARY}, "b": {"username": "u", "password": CANARY}})
     assert mooring(*ALL, code=7).stderr == "Registered 0 connectors of 2 found.\n"
     one = mooring(*ALL, "--context", "b", "--no-verify").stderr
-    assert one.startswith("Note: nothing can be issued yet for b: ")
+    assert one.startswith("Note: as b is, issuing would be refused: ")
     assert one.endswith(".\nRegistered 1 connector of 1 found.\n")
     assert mooring(*ALL, "--no-verify").stderr.endswith("Registered 1 connector of 2 found.\n")
     register = ("connector", "register", "--type", "kubernetes", "--auto-configure", "--context", "b", "--no-verify")
     bare = mooring(*register, "bare").stderr
-    assert "Note: nothing can be issued yet: the connector has no service_account to issue for" in bare
+    assert "Note: as it is, issuing would be refused: the connector has no service_account to issue for" in bare
     assert "Note: " not in mooring(*register, "whole", "--service-account", "apps/bot").stderr
     mooring("connector", "delete", "-y", "bare")
     mooring("connector", "delete", "-y", "whole")

@@ -110,14 +110,7 @@ def register(
         register_all(run, registry, output, prefix=name, auth_method=auth_method, options=config, rest=rest)
         return
 
-    notes: list[str] = []
-
     async def store(broker: Broker) -> Connector:
-        connector = await made(broker)
-        notes.extend(await _refusals(run, broker, connector))
-        return connector
-
-    async def made(broker: Broker) -> Connector:
         if not auto_configure:
             method = methods[0].name
             return await broker.register(
@@ -133,21 +126,6 @@ def register(
 
     done = f"Registered the connector {name!r}"
     store_and_show(run, store, registry, output, done=done, listed=not no_verify)
-    for note in notes:
-        say(f"Note: mooring login would be refused: {note}.")
-
-
-async def _refusals(run: Run, broker: Broker, connector: Connector) -> list[str]:
-    """Why a login would not be issued as the connector is, as far as its plugin knows without asking the vendor."""
-    from mooring.cli._login import usual
-
-    try:
-        await broker.explain(connector.name, resource_id=await usual(broker, connector.name, None))
-    except (NotNarrowed, LongLived) as error:
-        return [run.told(error)]
-    except MooringError:
-        pass  # it reaches several things, or its plugin explains nothing
-    return []
 
 
 def _methods(route: Route, name: str | None, auto_configure: bool) -> list[AuthMethod]:
@@ -173,15 +151,15 @@ def one_name(positional: Sequence[str]) -> str:
 
 
 async def foretold(broker: Broker, connector: Connector) -> MooringError | None:
-    """Why nothing will be issued for a connector's one resource, where that is known before any call."""
-    kinds = broker.registry.route(connector.type).type.resource_types
-    if len(kinds) == 1 and not kinds[0].instances:
-        try:
-            await broker.explain(connector.id)
-        except (NotNarrowed, LongLived) as error:
-            return error
-        except MooringError:
-            pass  # it is stored, and was verified as far as was wanted
+    """Why what a login is for would not be issued as the connector is, where its plugin knows before any call."""
+    from mooring.cli._login import usual
+
+    try:
+        await broker.explain(connector.name, resource_id=await usual(broker, connector.name, None))
+    except (NotNarrowed, LongLived) as error:
+        return error
+    except MooringError:
+        pass  # it reaches several things, or its plugin explains nothing
     return None
 
 
@@ -201,7 +179,7 @@ def store_and_show(
     async def work(broker: Broker) -> None:
         stored.append(await store(broker))
         if problem := await foretold(broker, stored[0]):
-            say(f"Note: nothing can be issued yet: {run.told(problem)}.")
+            say(f"Note: as it is, issuing would be refused: {run.told(problem)}.")
         say(f"{done}; it reaches:" if listed else f"{done}.")
         if listed:
             with progress(reach, 1) as heard:

@@ -92,7 +92,7 @@ def register_all(
     emit(output, [one.data(run, registry) for one in outcomes], Table(COLUMNS, [one.row(run) for one in outcomes]))
     for one in outcomes:
         if one.note:
-            say(f"Note: nothing can be issued yet for {one.found.name}: {run.told(one.note)}.")
+            say(f"Note: as {one.found.name} is, issuing would be refused: {run.told(one.note)}.")
     if interrupted:
         say(f"Interrupted; {counted(stored, 'connector')} of {len(outcomes)} registered, and stored.")
         raise click.exceptions.Exit(INTERRUPTED)

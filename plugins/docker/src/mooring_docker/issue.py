@@ -26,20 +26,19 @@ NOBODY = "a registry without a token server issues nothing: pull from it without
 
 async def issue(session: RegistrySession, request: m.CredentialRequest) -> m.Credentials:
     """The credentials, as `explain` says beforehand."""
-    connector = session.context.connector
     config, place = session.config, ids.place_of(request.resource_id or session.host)
     if isinstance(config, TokenConfig):
-        return _held(config, request, place, session.context.expires_at, connector)
+        return _held(config, request, place, session.context.expires_at)
     if place.repository is None:
-        return _login(config, request, connector)
+        return _login(config, request)
     challenge = await session.greet()
     if challenge is None or challenge.scheme != "bearer":
-        return _login(config, request, connector, place.repository)
+        return _login(config, request, place.repository)
     actions = ACTIONS[request.access]
     grant = await session.grant(challenge, scope_of(place.repository, actions))
     _granted(grant.claims, place, actions)
     narrowed = grant.claims.confined_to(place.repository, actions)
-    _permit(request, connector, narrowed=narrowed, ends=grant.expires_at, why=OPAQUE)
+    _permit(request, narrowed=narrowed, ends=grant.expires_at, why=OPAQUE)
     return RegistryToken(
         registry=place.host,
         repository=place.repository if narrowed else None,
@@ -72,9 +71,7 @@ def explain(config: RegistryConfig, request: m.CredentialRequest) -> m.Explanati
     )
 
 
-def _login(
-    config: RegistryConfig, request: m.CredentialRequest, connector: str = "NAME", repository: str | None = None
-) -> m.RegistryLogin:
+def _login(config: RegistryConfig, request: m.CredentialRequest, repository: str | None = None) -> m.RegistryLogin:
     host = config.place.host
     if not isinstance(config, PasswordConfig):
         if repository is not None:
@@ -86,7 +83,7 @@ def _login(
             f"an anonymous connector has nothing to issue for all of {host}; use it without, or name one repository"
         )
     why = f"{host} has only the connector's password for that, which is good for all that the user may do"
-    _permit(request, connector, narrowed=False, ends=None, why=why)
+    _permit(request, narrowed=False, ends=None, why=why)
     return m.RegistryLogin(
         registry=host, username=config.username, password=config.password, expires_at=None, narrowed=False
     )
@@ -97,7 +94,6 @@ def _held(
     request: m.CredentialRequest,
     place: ids.Place,
     ends: datetime | None,
-    connector: str = "NAME",
 ) -> RegistryToken:
     """The connector's own token, with the end that it or the connector has."""
     claims, actions = claims_of(config.token), ACTIONS[request.access]
@@ -106,7 +102,7 @@ def _held(
     narrowed = place.repository is not None and claims.confined_to(place.repository, actions)
     known = [end for end in (ends, claims.expires_at) if end is not None]
     until = min(known) if known else None
-    _permit(request, connector, narrowed=narrowed, ends=until, why="the connector's token is not confined to that")
+    _permit(request, narrowed=narrowed, ends=until, why="the connector's token is not confined to that")
     return RegistryToken(
         registry=place.host,
         repository=place.repository if narrowed else None,
@@ -123,11 +119,11 @@ def _granted(claims: Claims, place: ids.Place, actions: Actions) -> None:
             raise m.AccessDenied(f"{place.host} does not let the connector {action} {place.repository}")
 
 
-def _permit(request: m.CredentialRequest, connector: str, *, narrowed: bool, ends: datetime | None, why: str) -> None:
+def _permit(request: m.CredentialRequest, *, narrowed: bool, ends: datetime | None, why: str) -> None:
     """Raise unless the connector lets these out; the command that lets them is named, with all that is missing."""
     wide, endless = not narrowed and not request.allow_unnarrowed, ends is None and not request.allow_long_lived
     options = " --allow-unnarrowed" * wide + " --allow-long-lived" * endless
-    remedy = f"if that is acceptable: mooring connector update {connector}{options}"
+    remedy = f"if that is acceptable: mooring connector update {request.connector}{options}"
     if wide:
         raise m.NotNarrowed(f"{why}{', and has no end' * endless}; {remedy}")
     if endless:
