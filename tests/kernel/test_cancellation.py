@@ -156,6 +156,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
     "sweep": lambda broker: broker.sweep(),
+    "unremoved": lambda broker: broker.unremoved(),
     "client": client,
     "subscribe": subscribe,
 }
