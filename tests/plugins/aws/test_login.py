@@ -53,6 +53,15 @@ def logged_out(machine: Path, name: str = "prod", file: Path | None = None, **mo
     return connector.logout(m.LogoutRequest(connector=name, folder=machine, file=file, **fields))
 
 
+def test_what_was_before_mooring_is_kept_through_later_logins(machine: Path, config: Path) -> None:
+    kept, before = config.with_name("config.before-mooring"), config.read_text()
+    assert logged_in(machine).backup == str(kept)
+    assert logged_in(machine, connector="other").backup is None
+    assert logged_out(machine).backup is None
+    assert logged_out(machine, "other").backup is None
+    assert kept.read_text() == before
+
+
 def test_botocore_reads_the_profile_beside_the_others(machine: Path, config: Path) -> None:
     change = logged_in(machine)
     assert (change.file, change.entries) == (str(config), ("prod",))

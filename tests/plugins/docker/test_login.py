@@ -538,6 +538,20 @@ def test_a_login_is_for_the_registry_unless_another_resource_is_named(htpasswd: 
     assert mooring("logout", "mine", "-i", htpasswd.host).stderr.startswith(f"Removed {htpasswd.host} from ")
 
 
+def test_what_was_before_mooring_is_kept_through_later_logins(htpasswd: Any, mooring: Any, machine: Path) -> None:
+    register(mooring, htpasswd)
+    file = docker_file(machine, '{"n": 1}')
+    kept = file.with_name("config.json.before-mooring")
+    assert str(kept) in mooring("login", "mine").stderr
+    written = file.read_text()
+    file.write_text(written.replace('"n": 1', '"n": 2'))
+    assert str(kept) not in mooring("logout", "mine").stderr
+    assert kept.read_text() == '{"n": 1}'
+    assert json.loads(file.read_text())["n"] == 2
+    assert str(kept) in mooring("login", "mine").stderr
+    assert json.loads(kept.read_text())["n"] == 2
+
+
 def test_a_login_that_would_be_refused_is_told_of_at_registration(htpasswd: Any, mooring: Any) -> None:
     fields = ("--type=docker", "--auth-method=password", f"--registry={htpasswd.url}", "--username=alice")
     said = mooring("connector", "register", "shy", *fields, "--password", "-", given="pw-alice\n").stderr

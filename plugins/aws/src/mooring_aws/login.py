@@ -117,15 +117,16 @@ class _File:
         self.text = _text_of(path)
 
     def replace(self, text: str) -> str | None:
-        """Put a new text in its place, all at once; where the old one is kept."""
+        """Put a new text in its place, all at once; where it is kept what it was before mooring."""
         backup = self.path.with_name(f"{self.path.name}.before-mooring")
+        kept = bool(self.text) and not (BEGIN in self.text and backup.exists())
         try:
             mode = self.path.stat().st_mode if self.path.exists() else OWN_FILE
             if mode & WRITABLE:
-                if self.text:
+                if kept:
                     _write(backup, self.text, mode)
                 _write(self.path, text, mode, was=self.text)
-                return str(backup) if self.text else None
+                return str(backup) if kept else None
             reason = "it is read-only"
         except OSError as error:
             reason = error.strerror or "it cannot be replaced"

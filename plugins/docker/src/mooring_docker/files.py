@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import mooring as m
+from mooring_docker.logins import OURS
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def alone(folder: Path) -> Generator[None, None, None]:
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], bool], *, keep: bool = True) -> str | None:
-    """Edit a JSON file in place, atomically, and `keep` its former content beside it; gives where that is.
+    """Edit a JSON file in place, atomically, and `keep` beside it what it was before mooring; gives where that is.
 
     `edit` changes the values and says whether there was anything to do; if not, nothing is written.
 
@@ -137,10 +138,12 @@ def change(path: Path, edit: Callable[[dict[str, Any]], bool], *, keep: bool = T
     """
     before, values = read(path)
     path = path.resolve()  # a link stays a link
+    backup = path.with_name(f"{path.name}.before-mooring") if before and keep else None
+    if backup and backup.exists() and OURS in table(values, "credHelpers").values():
+        backup = None  # what was before mooring is there already
     if not edit(values):
         return None
     content = (json.dumps(values, indent="\t", ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
-    backup = path.with_name(f"{path.name}.before-mooring") if before and keep else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         like = path.stat() if before is not None else None

@@ -63,7 +63,7 @@ async def verify(session: KubernetesSession, resource_id: str | None) -> m.Ident
     await version(session)
     subject = await whoami(session)
     if session.config.account is not None:
-        await _check_rights(session, session.config.account[0])
+        await _check_rights(session, *session.config.account)
         await _check_account(session, *session.config.account)
     return m.Identity(subject=subject, account=session.config.cluster_name, expires_at=session.context.expires_at)
 
@@ -145,8 +145,8 @@ async def _seen(session: KubernetesSession) -> str:
     return said or "somebody whom the cluster knows"
 
 
-async def _check_rights(session: KubernetesSession, namespace: str) -> None:
-    lacking = [str(right) for right in RIGHTS if not await _may(session, right, namespace)]
+async def _check_rights(session: KubernetesSession, namespace: str, account: str) -> None:
+    lacking = [str(right) for right in RIGHTS if not await _may(session, right, namespace, account)]
     if lacking:
         raise m.AccessDenied(
             f"the connector may not {', '.join(lacking)} in namespace {namespace}; grant it (RBAC), or: "
@@ -166,14 +166,14 @@ async def _check_account(session: KubernetesSession, namespace: str, name: str) 
         )
 
 
-async def _may(session: KubernetesSession, right: Right, namespace: str) -> bool:
-    """Whether the cluster lets us; so too if it does not let us ask."""
+async def _may(session: KubernetesSession, right: Right, namespace: str, account: str) -> bool:
+    """Whether the cluster lets us; so too if it does not let us ask. Of accounts it is enough to have this one."""
     from mooring_kubernetes import errors
 
     group, call = "authorization.k8s.io/v1", "create selfsubjectaccessreviews"
     wanted: dict[str, Any] = {"namespace": namespace, "verb": right.verb, "resource": right.resource}
     if right.subresource:
-        wanted["subresource"] = right.subresource
+        wanted |= {"subresource": right.subresource, "name": account}
     body = {"apiVersion": group, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": wanted}}
     answer = await session.ask(call, "POST", f"/apis/{group}/selfsubjectaccessreviews", body)
     server = await session.server()
