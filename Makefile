@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # With -j too: two pips must not write into one .venv.
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz docs format wheels test-wheels kube-assets registry-assets clean
+.PHONY: help demo test check bench fuzz docs format wheels test-wheels kube-assets registry-assets engine-assets clean
 
 help:
 	@echo "make demo         the main job, on a small cloud of its own"
@@ -21,6 +21,7 @@ help:
 	@echo "make kube-assets  kube-apiserver and etcd for the tests of Kubernetes; from MOORING_KUBE_CACHE, or built: ten minutes"
 	@echo "make wheels       every distribution, as a wheel and an sdist in dist/"
 	@echo "make registry-assets  docker-registry and skopeo for the tests, unpacked from Debian's packages (no root)"
+	@echo "make engine-assets  dockerd, docker and podman likewise; their tests need root"
 	@echo "make test-wheels  the tests against the wheels, outside of the workspace: make test-wheels PYTHON=python3.12"
 
 demo: .venv/.runtime
@@ -63,7 +64,10 @@ test-wheels: wheels
 	$(PYTHON) tests/packaging/outside.py
 
 registry-assets:
-	@tests/plugins/docker/assets.sh
+	@tests/plugins/docker/assets.sh registry
+
+engine-assets:
+	@tests/plugins/docker/assets.sh engine
 
 clean:
 	rm -rf .venv site dist

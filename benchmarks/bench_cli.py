@@ -7,15 +7,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import anyio
 
 import mooring
-from measure import Figure, Run, against
+from measure import Figure, Run, against, run
 from mooring.assembly import Settings
 
 YARDSTICK = (sys.executable, "-c", "import asyncio, click")
-MOORING = (str(Path(sys.executable).parent / "mooring"),)
+BIN = Path(sys.executable).parent
+MOORING = (str(BIN / "mooring"),)
+HELPER = (str(BIN / "docker-credential-mooring"), "get")
 
 ENTRIES: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
     "issue_env_wall": lambda wish: ("issue", *wish, "--format", "env"),
@@ -23,12 +26,14 @@ ENTRIES: dict[str, Callable[[tuple[str, ...]], tuple[str, ...]]] = {
     "exec_wall": lambda wish: ("exec", *wish, "--", "true"),
 }
 """What other programs wait for, of credentials that are in the cache."""
+KUBECTL = ("issue", "cluster", "-r", "kubernetes-cluster", "-i", "c", "--access", "read", "--format", "exec-credential")
+"""What `mooring login` has kubectl call."""
 
 
 def figures() -> Iterator[Figure]:
     """`list-types`, and `issue` of credentials that another process left in the cache."""
     with tempfile.TemporaryDirectory() as home:
-        environment = {"MOORING_HOME": home}
+        environment = {"MOORING_HOME": home, "DOCKER_CONFIG": home}
         ratio, ours, theirs = against((*MOORING, "service-connector", "list-types"), YARDSTICK, environment)
         yield Figure("list_types_wall", ratio, _times(ours, theirs))
         peak = max(one.peak for one in ours)
@@ -44,18 +49,29 @@ def figures() -> Iterator[Figure]:
             words = (*MOORING, *entry(("bench", "-r", "aws-generic", "--consumer", "bench")))
             ratio, ours, theirs = against(words, YARDSTICK, environment)
             yield Figure(name, ratio, _times(ours, theirs))
+        ratio, ours, theirs = against((*MOORING, *KUBECTL), YARDSTICK, environment)
+        yield Figure("exec_credential_wall", ratio, _times(ours, theirs))
+        run((*MOORING, "login", "registry", "-r", "docker-registry", "-i", "r.org"), environment)
+        ratio, ours, theirs = against(HELPER, YARDSTICK, environment, given=b"r.org")
+        yield Figure("docker_credential_wall", ratio, _times(ours, theirs))
 
 
 async def _issue_once(home: Path) -> None:
-    """Put credentials where the next process finds them; they are a fake vendor's, under the name of a real type."""
-    from fake_aws import FakeAws
+    """Put credentials where the next process finds them; they are fake vendors', under the names of real types."""
+    from fake_vendors import FakeAws, FakeDocker, FakeKubernetes
 
-    plugin = FakeAws()
-    async with mooring.open_broker(settings=Settings(home=home), plugins=[plugin], system_plugins=[]) as broker:
+    plugins: list[Any] = [FakeAws(), FakeDocker(), FakeKubernetes()]
+    async with mooring.open_broker(settings=Settings(home=home), plugins=plugins, system_plugins=[]) as broker:
         config = {"region": "eu-west-1", "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "s" * 40}
         await broker.register("bench", type="aws", auth_method="secret-key", config=config, verify=False)
         await broker.issue("bench", resource_type="kubernetes-cluster", resource_id="eu-west-1/c", consumer="bench")
         await broker.issue("bench", resource_type="aws-generic", consumer="bench")
+        config = {"server": "https://cluster.invalid", "cluster_name": "c", "token": "t" * 900}
+        await broker.register("cluster", type="kubernetes", auth_method="token", config=config, verify=False)
+        await broker.issue("cluster", resource_type="kubernetes-cluster", resource_id="c")
+        config = {"registry": "r.org", "username": "u", "password": "p" * 40}
+        await broker.register("registry", type="docker", auth_method="password", config=config, verify=False)
+        await broker.issue("registry", resource_type="docker-registry", resource_id="r.org")
 
 
 def _times(ours: list[Run], theirs: list[Run]) -> str:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
+"""With it, a source that was changed is compiled by every process; what is installed was compiled once."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,21 @@ class Run:
     """MiB."""
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
-    """Run a command to its end; it must succeed."""
+def run(command: Sequence[str], environment: Mapping[str, str], given: bytes = b"") -> Run:
+    """Run a command to its end, with these few bytes on stdin; it must succeed."""
     begin = time.perf_counter()
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        env={name: value for name, value in os.environ.items() if name != UNCOMPILED} | dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
+    assert process.stdin is not None
     assert process.stderr is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(given)
+        process.stdin.close()
     complaint = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begin
@@ -51,12 +63,17 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
 
 
 def against(
-    command: Sequence[str], yardstick: Sequence[str], environment: Mapping[str, str], *, runs: int = 15
+    command: Sequence[str],
+    yardstick: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    given: bytes = b"",
+    runs: int = 15,
 ) -> tuple[float, list[Run], list[Run]]:
     """The median of the ratios of wall times, run by run in turn after one warm-up each; and all the runs."""
-    run(command, environment)
+    run(command, environment, given)
     run(yardstick, environment)
-    pairs = [(run(command, environment), run(yardstick, environment)) for _ in range(runs)]
+    pairs = [(run(command, environment, given), run(yardstick, environment)) for _ in range(runs)]
     ours, theirs = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
     return median(ours.wall / theirs.wall for ours, theirs in pairs), ours, theirs
 

@@ -28,7 +28,8 @@ def _beside() -> Any:
 
 _fixtures = _beside()
 anyio_backend, machine = _fixtures.anyio_backend, _fixtures.machine
-token_registry, skopeo, image, push = _fixtures.token_registry, _fixtures.skopeo, _fixtures.image, _fixtures.push
+token_registry, image, push = _fixtures.token_registry, _fixtures.image, _fixtures.push
+skopeo, skopeo_program = _fixtures.skopeo, _fixtures.skopeo_program
 
 
 async def pulls(registry: Any, issued: m.Issued, resource_id: str) -> bool:

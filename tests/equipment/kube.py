@@ -171,7 +171,12 @@ class Cluster:
         rules = {
             account: [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}],
             "issuer": [
-                {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
+                {
+                    "apiGroups": [""],
+                    "resources": ["serviceaccounts/token"],
+                    "verbs": ["create"],
+                    "resourceNames": [account, "nobody"],
+                },
                 {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]},
             ],
         }

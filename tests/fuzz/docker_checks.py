@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import anyio
-from held import outcome, taken
+import msgspec
+from held import Refused, outcome, taken
 from hypothesis import strategies as st
 from near import CANARY, mangled, near, near_bytes
 
@@ -19,10 +22,10 @@ import mooring as m
 from mooring.http import Answer
 from mooring.testing import example_context
 from mooring.types import build_config
-from mooring_docker import connector, files, helper, helpers, ids, lift
+from mooring_docker import connector, files, helper, helpers, ids, lift, logins
 from mooring_docker.challenge import challenges
 from mooring_docker.grant import LIFE, claims_of, granted
-from mooring_docker.repositories import _last_of
+from mooring_docker.repositories import _next_of
 from mooring_docker.session import RegistrySession
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -190,7 +193,7 @@ LINKS = near(
 
 @outcome
 def check_link(text: str) -> str:
-    found = _last_of(text, "https://r.org")
+    found = _next_of(text, "https://r.org")
     return "taken" if found is not None else "none"
 
 
@@ -251,9 +254,74 @@ HELPER_ANSWERS = near_bytes(
 @outcome
 def check_helper(answer: bytes) -> str:
     values = helper._values(answer)
-    assert isinstance(helpers._values(answer), dict)
+    found = helpers._values(answer)
+    assert found is None or isinstance(found, dict)
     if values is None:
         return "refused"
     assert isinstance(values["Username"], str)
     assert isinstance(values["Secret"], str)
     return "taken"
+
+
+REQUESTS = near_bytes(
+    [b"r.org:5000\n", b"https://index.docker.io/v1/", json.dumps({"ServerURL": "r.org", "Secret": CANARY}).encode()],
+    ["https://", "/v2/", ":", "@"],
+)
+
+
+@outcome
+def check_request(request: bytes) -> None:
+    host = taken(lambda: helper._host(helper._requested(request)), helper.Refused)
+    assert ids.registry_of(host) == host
+
+
+HOST = "r.org:5000"
+LOGIN = m.LoginRequest(
+    credentials=m.RegistryLogin(
+        registry=HOST, username="alice", password=m.Secret(CANARY), expires_at=None, narrowed=False
+    ),
+    connector="mine",
+    resource_type=ids.REGISTRY,
+    resource_id=HOST,
+    access="read",
+    command=("mooring", "issue", "mine"),
+    folder=Path(),
+)
+LOGOUT = m.LogoutRequest(connector="mine", resource_type=None, resource_id=None, folder=Path())
+REMEMBERED = {
+    HOST: {"connector": "mine", "resource_id": HOST, "username": "alice", "command": ["mooring"], "files": ["/none"]},
+    "s.org": {"connector": "other", "resource_id": "s.org", "username": "bob", "command": ["mooring"], "files": []},
+}
+CHANGED = st.tuples(
+    FILES,
+    mangled(REMEMBERED, near(["mine", HOST, "/none"])).map(lambda value: json.dumps(plainly(value)).encode()),
+    st.booleans(),
+)
+
+
+@outcome
+def check_change(contents: tuple[bytes, bytes, bool]) -> None:
+    """After login and logout docker's file holds what it did, but for an older entry of ours and an empty table."""
+    with tempfile.TemporaryDirectory() as name:
+        file, folder = Path(name) / "config.json", Path(name) / "logins" / "docker"
+        folder.mkdir(parents=True)
+        file.write_bytes(contents[0])
+        (folder / logins.NAME).write_bytes(contents[1])
+        named = CANARY.encode() in contents[1]  # what is remembered has no secret in it
+        request = msgspec.structs.replace(LOGIN, folder=folder, file=file)
+        try:
+            taken(lambda: connector.login(request), m.InvalidConfig, secret=not named)
+        except Refused:
+            assert file.read_bytes() == contents[0]
+            raise
+        before = json.loads(contents[0]) if contents[0].strip() else {}
+        after = json.loads(file.read_bytes())
+        assert after["credHelpers"].pop(HOST) == logins.OURS
+        assert {**after, "credHelpers": 0} == {**before, "credHelpers": 0}
+        with mock.patch.dict(os.environ, MOORING_HOME=name):
+            assert HOST in helper._entries()
+        back = msgspec.structs.replace(LOGOUT, folder=folder, file=file if contents[2] else None)
+        taken(lambda: connector.logout(back), m.InvalidConfig, secret=not named)
+        left = json.loads(file.read_bytes())
+        assert HOST not in left.get("credHelpers", {})
+        assert {**left, "credHelpers": 0} == {**before, "credHelpers": 0}

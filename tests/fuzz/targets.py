@@ -6,12 +6,14 @@ errors of ours come out, and none says a secret. What each holds beyond that is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aws_checks as aws
 import docker_checks as docker
 import kernel_checks as kernel
+import kubernetes_checks as kubernetes
 from hypothesis import strategies as st
 from near import CANARY, near
 
@@ -364,7 +366,7 @@ TARGETS: dict[str, Target] = {
         large=lambda text: {"token": text},
     ),
     "docker-link": Target(
-        parsers=("mooring_docker.repositories:_last_of",), inputs=docker.LINKS, check=docker.check_link, large=str
+        parsers=("mooring_docker.repositories:_next_of",), inputs=docker.LINKS, check=docker.check_link, large=str
     ),
     "docker-lift": Target(
         parsers=("mooring_docker.files:_parsed", "mooring_docker.lift:_pair", "mooring_docker.helpers:_run"),
@@ -376,6 +378,128 @@ TARGETS: dict[str, Target] = {
         parsers=("mooring_docker.helper:_values", "mooring_docker.helpers:_values"),
         inputs=docker.HELPER_ANSWERS,
         check=docker.check_helper,
+    ),
+    "docker-request": Target(
+        parsers=("mooring_docker.helper:_requested", "mooring_docker.helper:_host"),
+        inputs=docker.REQUESTS,
+        check=docker.check_request,
+        large=lambda text: text.encode("utf-8", "surrogatepass"),
+    ),
+    "docker-login": Target(
+        parsers=(
+            "mooring_docker.files:change",
+            "mooring_docker.helper:_entries",
+            "mooring_docker.login:login",
+            "mooring_docker.login:logout",
+        ),
+        inputs=docker.CHANGED,
+        check=docker.check_change,
+        seeds=tuple(
+            (b"{}", json.dumps({docker.HOST: {"connector": "mine", "files": files}}).encode(), False)
+            for files in (None, ["\0"], ["\ud800"])
+        ),
+        slow=True,
+    ),
+    # the Kubernetes plugin
+    "kubernetes-id": Target(
+        parsers=("mooring_kubernetes.ids:canonical", "mooring_kubernetes.ids:address_of"),
+        inputs=kubernetes.IDS,
+        check=kubernetes.check_id,
+        seeds=(*kubernetes.FORMS, "http://[:::1]:80/"),
+        large=str,
+    ),
+    "kubernetes-settings": Target(
+        parsers=("mooring_kubernetes.formats:check_server", "mooring_kubernetes.formats:_fits"),
+        inputs=kubernetes.settings_of(),
+        check=kubernetes.check_settings,
+        large=lambda text: ("token", kubernetes.FIELDS | {"server": text, "token": text}),
+    ),
+    "kubernetes-key": Target(
+        parsers=(
+            "mooring_kubernetes.formats:private_key",
+            "mooring_kubernetes.formats:_pem",
+            "mooring_kubernetes.claims:subject_of_certificate",
+            "mooring_kubernetes.claims:ends_of_certificate",
+        ),
+        inputs=kubernetes.PEMS,
+        check=kubernetes.check_pem,
+        large=str,
+    ),
+    "kubernetes-certificate": Target(
+        parsers=("mooring_kubernetes.formats:certificates",),
+        inputs=kubernetes.PEMS,
+        check=kubernetes.check_certificate,
+        seeds=(kubernetes.PEM.replace("\n", "\x85\n", 1),),
+        large=str,
+    ),
+    "kubernetes-claims": Target(
+        parsers=("mooring_kubernetes.claims:_claims", "mooring_kubernetes.claims:subject_of_token"),
+        inputs=kubernetes.TOKENS,
+        check=kubernetes.check_claims,
+        large=str,
+    ),
+    "kubernetes-yaml": Target(
+        parsers=("mooring_kubernetes.plain:plain",),
+        inputs=kubernetes.TEXTS,
+        check=kubernetes.check_plain,
+        slow=True,
+    ),
+    "kubeconfig": Target(
+        parsers=(
+            "mooring_kubernetes.kubeconfig:parsed",
+            "mooring_kubernetes.kubeconfig:_data",
+            "mooring_kubernetes.kubeconfig:named",
+        ),
+        inputs=kubernetes.TEXTS,
+        check=kubernetes.check_kubeconfig,
+        slow=True,
+    ),
+    "kubeconfig-lift": Target(
+        parsers=("mooring_kubernetes.lift:_contexts", "mooring_kubernetes.lift:_lifted"),
+        inputs=kubernetes.FILES,
+        check=kubernetes.check_lift,
+        slow=True,
+    ),
+    "kubeconfig-edit": Target(
+        parsers=(
+            "mooring_kubernetes.edit:_changed",
+            "mooring_kubernetes.style:styled",
+            "mooring_kubernetes.style:_is_json",
+            "mooring_kubernetes.login:login",
+        ),
+        inputs=kubernetes.FILES,
+        check=kubernetes.check_edit,
+        slow=True,
+    ),
+    "exec-credential": Target(
+        parsers=("mooring_kubernetes.program:_printed",),
+        inputs=kubernetes.PRINTED,
+        check=kubernetes.check_printed,
+    ),
+    "exec-info": Target(
+        parsers=("mooring_kubernetes.render:_version",),
+        inputs=kubernetes.INFOS,
+        check=kubernetes.check_info,
+        large=str,
+    ),
+    "kubernetes-answer": Target(
+        parsers=(
+            "mooring_kubernetes.errors:refusal",
+            "mooring_kubernetes.errors:denied_user",
+            "mooring_kubernetes.issue:_token_of",
+            "mooring_kubernetes.issue:_instant",
+        ),
+        inputs=kubernetes.ANSWERS,
+        check=kubernetes.check_answer,
+    ),
+    "kubernetes-cluster": Target(
+        parsers=(
+            "mooring_kubernetes.session:_object",
+            "mooring_kubernetes.cluster:version",
+            "mooring_kubernetes.cluster:_reviewed",
+        ),
+        inputs=kubernetes.BODIES,
+        check=kubernetes.check_cluster,
     ),
     "http-answer": Target(parsers=("mooring.http:Answer.json",), inputs=docker.ANSWERS, check=docker.check_answer),
 }

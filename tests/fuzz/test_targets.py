@@ -15,7 +15,15 @@ from near import SLIPS
 from run import as_test, fuzz
 from targets import TARGETS, Target
 
-SOURCES = [Path(__file__).parents[2] / folder for folder in ("kernel/src", "plugins/aws/src", "plugins/docker/src")]
+SOURCES = [
+    Path(__file__).parents[2] / folder
+    for folder in (
+        "kernel/src",
+        "plugins/aws/src",
+        "plugins/docker/src",
+        "plugins/kubernetes/src",
+    )
+]
 
 READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "loads", "convert", "urlsplit",
            "isdigit", "parsedate_to_datetime", "fullmatch"}  # fmt: skip
@@ -30,6 +38,9 @@ ELSEWHERE: dict[str, str] = {
     "mooring_aws.endpoints:host_of": "tests/plugins/aws/test_settings.py",
     "mooring_aws.revoke:_time_of": "tests/plugins/aws/test_revoke.py: dates that cannot be",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
+    "mooring_kubernetes.session:KubernetesSession.ask": "tests/plugins/kubernetes/test_session.py",
+    "mooring_kubernetes.issue:undo": "tests/plugins/kubernetes/test_issue.py",
+    "mooring_kubernetes.tls:proxy_of": "tests/plugins/kubernetes/test_session.py",
     "mooring.broker._backup:_sweep": "tests/kernel/test_backup.py: names of scratch files of ours",
 }
 

@@ -71,6 +71,7 @@ async def test_what_the_plugin_is_asked_and_the_caller_is_told():
         consumer="me@here",
         allow_unnarrowed=True,
         allow_long_lived=False,
+        connector="mine",
     )
     assert (issued.connector_id, issued.connector, issued.connector_type) == (connector.id, "mine", "fake")
     assert (issued.resource_type, issued.resource_id, issued.access) == ("bucket", "a", "write")

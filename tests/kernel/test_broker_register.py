@@ -339,6 +339,60 @@ async def test_lift_by_an_object_with_a_secret():
         assert again.settings == {"user": "u"}
 
 
+class Many(Fake):
+    """What `found` says is on the machine."""
+
+    found: object = ()
+
+    @m.hookimpl
+    async def lift_all(self, request):
+        return self.found
+
+
+def thing(name: str) -> m.Lifted:
+    return m.Lifted(auth_method="key", config=FakeConfig(place="there"), source="a file", name=name)
+
+
+async def test_lift_all():
+    async with memory_broker(powered) as broker:
+        (one,) = await broker.lift_all("example", prefix="work", options={"user": "u u"})
+        assert isinstance(one, m.Lifted)
+        assert (one.name, one.auth_method) == ("work-u-u", "password")
+        await broker.register(one.name, type="example", auth_method=one.auth_method, config=one.config)
+        with pytest.raises(InvalidConfig, match="name is 1 to 128"):
+            await broker.lift_all("example", prefix="-", options={"user": "u"})
+        with pytest.raises(NothingToLift, match="no user was named"):
+            await broker.lift_all("example")
+
+
+async def test_names_of_what_is_lifted_are_valid_and_differ():
+    many = Many()
+    unfit = m.Unlifted(name="a/b", error=InvalidConfig("no"))
+    many.found = (*map(thing, ("a:b", "a//b", "/", "x" * 300, "x" * 301)), unfit)
+    async with memory_broker(many) as broker:
+        found = await broker.lift_all("fake")
+    assert [one.name for one in found] == ["a-b", "a-b-2", "fake", "x" * 128, "x" * 126 + "-2", "a-b-3"]
+
+
+@pytest.mark.parametrize("given", [None, [], (None,), (CANARY,)])
+async def test_a_plugin_that_lifts_what_is_not_in_the_contract(given: object):
+    many = Many()
+    many.found = given
+    async with memory_broker(many) as broker:
+        with pytest.raises(BrokenPlugin, match="from lift_all") as caught:
+            await broker.lift_all("fake")
+    assert CANARY not in str(caught.value)
+
+
+async def test_there_is_nothing_to_lift_at_all():
+    async with memory_broker(powered, Many()) as broker:
+        with pytest.raises(NothingToLift, match="nothing on this machine"):
+            await broker.lift_all("fake")
+    async with memory_broker(powered, Fake()) as broker:
+        with pytest.raises(NothingToLift, match=r"'fake' cannot find everything .* types that can: example;"):
+            await broker.lift_all("fake")
+
+
 async def test_there_is_nothing_to_lift():
     async with memory_broker(powered, Fake()) as broker:
         with pytest.raises(NothingToLift, match="no user was named"):

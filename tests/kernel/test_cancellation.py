@@ -103,6 +103,10 @@ class Pausing(Fake):
         return m.Lifted(auth_method="key", config=FakeConfig(), source="here")
 
     @m.hookimpl
+    async def lift_all(self, request):
+        return (msgspec.structs.replace(await self.lift(request), name="here"),)
+
+    @m.hookimpl
     def explain(self, config, request):
         return m.Explanation(narrowed=True, calls=())
 
@@ -183,6 +187,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "register": lambda broker: broker.register(f"c{next(numbers)}", type="fake", auth_method="key"),
     "register by lift": lambda broker: broker.register(f"c{next(numbers)}", type="fake", lift=True),
     "lift": lambda broker: broker.lift("fake"),
+    "lift_all": lambda broker: broker.lift_all("fake"),
     "get": lambda broker: broker.get("mine"),
     "secrets": lambda broker: broker.secrets("mine"),
     "list": lambda broker: broker.list(resource_type="bucket"),
@@ -193,6 +198,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
     "sweep": lambda broker: broker.sweep(),
+    "unremoved": lambda broker: broker.unremoved(),
     "client": client,
     "subscribe": subscribe,
     "lease": lease,

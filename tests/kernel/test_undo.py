@@ -14,7 +14,7 @@ from trio.testing import MockClock
 import mooring as m
 from mooring.assembly import Settings, open_broker
 from mooring.broker import _undo
-from mooring.errors import NotNarrowed, StoreUnavailable, Unreachable
+from mooring.errors import NotNarrowed, StoreUnavailable, Unreachable, VendorError
 from mooring.events import RemovalFailed, RemovalFinished
 from mooring.store import MemoryStore
 from mooring.testing import Fake, ManualClock, VirtualClock, memory_broker
@@ -176,15 +176,39 @@ async def test_deleting_a_connector_removes_first_what_it_made():
         assert (maker.things, maker.undone, await store.undos()) == (set(), ["thing-0"], [])
 
 
-async def test_what_could_not_be_removed_before_its_connector_went_is_told_and_given_up():
+async def test_a_connector_stays_while_what_it_made_cannot_be_removed():
+    maker, store, clock = Maker(), MemoryStore(), ManualClock()
+    async with memory_broker(maker, store=store, clock=clock) as broker:
+        connector = await register(broker)
+        for name in "abcdefg":
+            await broker.issue("mine", resource_type="bucket", resource_id=name)
+        assert await broker.unremoved() == []
+        maker.trouble = Unreachable("the vendor is away; try again")
+        with pytest.raises(VendorError) as caught:
+            await broker.delete("mine")
+        assert caught.value.message.startswith("connector 'mine' was not deleted, for 7 of what it made at its vendor")
+        assert "(the vendor is away; try again)" in caught.value.message
+        assert caught.value.message.count('{"thing":"thing-') == 5
+        assert ", ...; mend that and delete it again, or use --force" in caught.value.message
+        assert await broker.get("mine") == connector
+        assert {one.step["thing"] for one in await broker.unremoved()} == maker.things
+        maker.trouble = None
+        await broker.delete("mine")
+        assert (maker.things, await store.undos(), await broker.unremoved()) == (set(), [], [])
+
+
+async def test_what_could_not_be_removed_before_its_connector_went_by_force_is_told_and_given_up():
     maker, store, clock = Maker(), MemoryStore(), ManualClock()
     async with memory_broker(maker, store=store, clock=clock) as broker:
         connector = await register(broker)
         await broker.issue("mine", **A)
         maker.trouble = Unreachable("the vendor is away; try again")
         async with broker.subscribe(RemovalFailed) as events:
-            await broker.delete("mine")
+            await broker.delete("mine", force=True)
             assert (await anext(events)).error == "Unreachable"
+            (left,) = await broker.unremoved()
+            assert (left.connector_id, left.step) == (connector.id, {"thing": "thing-0"})
+            assert await broker.list() == []
             clock.advance(HOUR)
             await broker.sweep()
             event = await anext(events)
@@ -199,7 +223,7 @@ async def test_a_new_connector_of_the_same_name_is_not_asked():
         await register(broker)
         await broker.issue("mine", **A)
         maker.trouble = Unreachable("the vendor is away; try again")
-        await broker.delete("mine")
+        await broker.delete("mine", force=True)
         maker.trouble = None
         await register(broker)
         clock.advance(HOUR)

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         Undo,
         UndoLog,
         Units,
+        Unlifted,
         VerifyRequest,
         hookimpl,
     )
@@ -227,6 +228,7 @@ __all__ = [
     "UnknownConnector",
     "UnknownConnectorType",
     "UnknownLease",
+    "Unlifted",
     "Unreachable",
     "UnsupportedResource",
     "VaultError",

@@ -123,6 +123,7 @@ class BlockingBroker:
 
     register = _waiting(Broker.register)
     lift = _waiting(Broker.lift)
+    lift_all = _waiting(Broker.lift_all)
     get = _waiting(Broker.get)
     secrets = _waiting(Broker.secrets)
     list = _waiting(Broker.list)
@@ -131,6 +132,7 @@ class BlockingBroker:
     verify = _waiting(Broker.verify)
     explain = _waiting(Broker.explain)
     discard = _waiting(Broker.discard)
+    unremoved = _waiting(Broker.unremoved)
     keys = _waiting(Broker.keys)
     rotate_keys = _waiting(Broker.rotate_keys)
     prune_keys = _waiting(Broker.prune_keys)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pluggy
 
 from mooring.credentials import Credentials
+from mooring.errors import MooringError
 from mooring.types import Access, Clock, Config, ConnectorType, Identity, Resource, Secret, Struct, Unit
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class CredentialRequest(Struct):
     consumer: str
     allow_unnarrowed: bool = False
     allow_long_lived: bool = False
+    connector: str = "CONNECTOR"
+    """Its name, for what is said of it."""
 
 
 class LiftRequest(Struct):
@@ -145,6 +148,18 @@ class Lifted(Struct):
     expires_at: datetime | None = None
     name: str = ""
     """What to call the connector, where several were found."""
+
+
+class Unlifted(Struct):
+    """Something on the local machine that no configuration could be made of."""
+
+    name: str
+    error: MooringError
+    """Why; what an error says never holds a secret."""
+    auth_method: str = ""
+    """What it would have been, where that is known."""
+    source: str = ""
+    """As of `Lifted`, where there is one."""
 
 
 class RenderRequest(Struct):
@@ -231,6 +246,8 @@ class LoginChange(Struct):
     backup: str | None = None
     """Where the file's former content is, if it had any."""
     notes: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    """What of mooring's environment the entry itself carries, such as `MOORING_HOME`."""
 
 
 class RevokeRequest(Struct):
@@ -638,8 +655,11 @@ class LiftAll(Protocol):
     """Optional: everything that the local machine has, each thing a connector of its own."""
 
     @hookspec
-    async def lift_all(self, request: LiftRequest) -> tuple[Lifted, ...]:
-        """Like `lift`, all of it; each with a `name`.
+    async def lift_all(self, request: LiftRequest) -> tuple[Lifted | Unlifted, ...]:
+        """Like `lift`, all of it; each with a `name`, which need not be a valid one. One that is unfit stops no other.
+
+        Raises:
+            NothingToLift: there is nothing at all. The message says where was looked.
 
         >>> import anyio
         >>> from mooring.hookspecs import LiftRequest

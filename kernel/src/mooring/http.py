@@ -133,7 +133,7 @@ class Http:
         """Send DELETE."""
         await self._call("DELETE", path)
 
-    async def ask(self, method: str, path: str, **params: str | list[str]) -> Answer:
+    async def ask(self, method: str, path: str, /, **params: str | list[str]) -> Answer:
         """The answer itself, for protocols in which a refusal says more than that (such as a challenge).
 
         The query is `params` alone; one of the path's own is not sent.

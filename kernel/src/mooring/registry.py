@@ -47,6 +47,7 @@ from mooring.hookspecs import (
     Served,
     ServeRequest,
     Tools,
+    Unlifted,
     VerifyRequest,
 )
 from mooring.types import (
@@ -92,7 +93,7 @@ class Route(Struct):
     covers: Callable[[str, str, str], bool] | None = None
     units: Callable[[Any, str], Awaitable[tuple[Unit, ...]]] | None = None
     lift: Callable[[LiftRequest], Awaitable[Lifted]] | None = None
-    lift_all: Callable[[LiftRequest], Awaitable[tuple[Lifted, ...]]] | None = None
+    lift_all: Callable[[LiftRequest], Awaitable[tuple[Lifted | Unlifted, ...]]] | None = None
     explain: Callable[[Config, CredentialRequest], Explanation] | None = None
     render: Callable[[RenderRequest], str] | None = None
     environment: Callable[[Credentials], Environment] | None = None

@@ -149,6 +149,8 @@ class ResourceType(Struct):
     """The accepted forms of a resource id; the canonical one first."""
     narrowable: bool = True
     """Whether credentials for one resource are less than the connector's own; false for a generic, whole account."""
+    login_id: str | None = None
+    """What `mooring login` is for where no resource is named, in a form that `qualify` completes from the settings."""
 
 
 class ConnectorType(Struct):

@@ -135,6 +135,9 @@ class Acme:
                 raise m.Rejected(quoting(token)) from ValueError(quoting(token))
             case "boom":
                 raise RuntimeError(quoting(token))
+            case "wait":
+                Path(os.environ["ACME_SLOW"]).touch()  # noqa: ASYNC240
+                await anyio.sleep(60)
             case "hang":
                 await hang(os.environ["ACME_HANGS"])
             case "late":
@@ -182,6 +185,7 @@ class Acme:
     async def undo(self, session: Key | Role, step: Mapping[str, str]) -> None:
         if getattr(session, "mode", "ok") == "stubborn":
             raise m.Rejected(quoting(session.token.reveal()))
+        assert step == {"thing": "a"} or "made" in step
 
     @m.hookimpl
     async def lift(self, request: m.LiftRequest) -> m.Lifted:
@@ -190,6 +194,19 @@ class Acme:
         regions = tuple(request.options.get("regions", ("north",)))
         config = Key(token=m.Secret(os.environ["ACME_TOKEN"]), regions=regions, mode=request.options.get("mode", "ok"))
         return m.Lifted(auth_method="key", config=config, source="the environment (ACME_TOKEN)")
+
+    @m.hookimpl
+    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+        """`ACME_ALL` says what there is: `name:mode name:mode`; `broken` as a mode is what cannot be lifted."""
+        found: list[m.Lifted | m.Unlifted] = []
+        for entry in os.environ.get("ACME_ALL", "").split():
+            name, _, mode = entry.partition(":")
+            if mode == "broken":
+                found.append(m.Unlifted(name=name, error=m.InvalidConfig("its file is no file; mend it")))
+                continue
+            config = Key(token=m.Secret(f"t0ken-{name}"), mode=mode, **request.options)
+            found.append(m.Lifted(auth_method="key", config=config, source=f"the profile {name!r}", name=name))
+        return tuple(found)
 
     @m.hookimpl
     def explain(self, config: Key | Role, request: m.CredentialRequest) -> m.Explanation:
@@ -202,6 +219,11 @@ class Acme:
         files = ()
         if os.environ.get("ACME_FILES"):
             files = (m.EnvironmentFile(variable="ACME_FILE", name="acme.conf", content=credentials.password),)
+        if os.environ.get("ACME_FILES") == "folder":
+            deep = m.EnvironmentFile(
+                variable="ACME_FOLDER", name="acme/conf.d/acme.conf", content=credentials.password, folder=True
+            )
+            files = (*files, deep)
         variables = {"ACME_USER": credentials.user, "ACME_PASSWORD": credentials.password, "ACME_OLD": None}
         return m.Environment(variables=variables, files=files)
 

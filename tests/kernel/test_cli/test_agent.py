@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
@@ -27,8 +28,9 @@ def agent(registered, monkeypatch) -> Iterator[Agent]:
     monkeypatch.setenv("ACME_GIVES", SECRET)
     started = []
 
-    def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+    def start(*arguments: str, files: int = 1024) -> tuple[subprocess.Popen[str], dict[str, str]]:
         command = [sys.executable, "-m", "mooring", "agent", *(arguments or FIRST), "--format", "json"]
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stderr.readline() == "Serving until Ctrl-C.\n"
@@ -135,6 +137,18 @@ def test_what_is_no_request_is_refused_and_the_next_is_answered(agent, sent) -> 
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     with socket.create_connection((url.hostname, url.port), timeout=ENDS):
         assert ask(variables) == (200, SECRET), "beside one that says nothing"
+
+
+@pytest.mark.parametrize("files", [64, 1024])
+def test_callers_who_ask_nothing_keep_nobody_out(agent, files) -> None:
+    """More of them than there are places, and more than the process may have files."""
+    _, variables = agent(files=files)
+    url = urlsplit(variables["ACME_URL"])
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection((url.hostname, url.port), ENDS))
+        assert ask(variables)[0] == 200
+    assert ask(variables)[0] == 200
 
 
 def test_it_listens_on_this_machine_alone(agent) -> None:

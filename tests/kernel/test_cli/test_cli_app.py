@@ -104,6 +104,7 @@ def test_a_broken_system_plugin_breaks_nothing(cli, install, registered) -> None
     assert plugins["acme"]["powers"] == [
         "units",
         "lift",
+        "lift_all",
         "explain",
         "render",
         "environment",

@@ -37,6 +37,8 @@ def test_issue_says_what_was_clamped(cli, registered) -> None:
     assert data["clamped"] == ["the ttl of 48h was shortened to 12h, the bound of key"]
     result = cli("issue", "one", *FIRST, "--ttl", "2d", "--format", "env")
     assert result.stderr == "Note: the ttl of 48h was shortened to 12h, the bound of key.\n"
+    quiet = cli("issue", "one", *FIRST, "--ttl", "48h", "-f", "env", "--quiet")
+    assert (quiet.stdout, quiet.stderr) == (result.stdout, "")
     assert "export ACME_USER=" in result.stdout
 
 

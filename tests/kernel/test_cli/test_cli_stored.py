@@ -1,4 +1,5 @@
 import json
+import sqlite3
 
 import pytest
 import yaml
@@ -167,3 +168,35 @@ def test_delete(cli, registered) -> None:
     result = cli("connector", "delete", "one")
     assert (result.stdout, result.stderr) == ("", "Deleted the connector 'one'.\n")
     assert cli("connector", "delete", "one", "--yes", code=2).stderr.startswith("Error: no connector is named 'one'")
+
+
+@pytest.fixture
+def made(cli, registered, home) -> None:
+    """What the connector has made at its vendor, which does not let it in any more."""
+    with sqlite3.connect(home / "mooring.db") as store:
+        row = ("e1", described(cli)["id"], '{"thing":"a"}', "2100-01-01T00:00:00.000000+00:00", 0)
+        store.execute("INSERT INTO undo_log VALUES (?, ?, ?, ?, ?)", row)
+    cli("connector", "update", "one", "--mode=deny", "--no-verify")
+
+
+def test_delete_refuses_while_something_is_left_at_the_vendor(cli, made) -> None:
+    result = cli("connector", "delete", "one", code=4)
+    why = "for 1 of what it made at its vendor could not be removed (acme does not accept the token; give another)"
+    how = "mend that and delete it again, or use --force (force=True) and remove them by hand"
+    assert (result.stdout, result.stderr) == (
+        "",
+        f"""Error: connector 'one' was not deleted, {why}: {{"thing":"a"}}; {how}\n""",
+    )
+    checks = {one["check"]: one for one in json.loads(cli("doctor", "--offline", "-o", "json").stdout)}
+    found = checks["removals of one"]
+    says = """1 not removed at the vendor after 1 attempt, tried again by itself: {"thing":"a"}"""
+    assert (found["status"], found["detail"]) == ("warn", says)
+    cli("connector", "update", "one", "--mode=ok")
+    assert cli("connector", "delete", "one").stderr == "Deleted the connector 'one'.\n"
+    assert "removals" not in cli("doctor").stdout
+
+
+def test_delete_by_force_says_what_is_left(cli, made) -> None:
+    says = """Deleted the connector 'one'.\nLeft at its vendor, remove it by hand: {"thing":"a"}\n"""
+    assert cli("connector", "delete", "one", "--force").stderr == says
+    assert "its connector is gone or damaged: remove it by hand" in cli("doctor", "-o", "json").stdout

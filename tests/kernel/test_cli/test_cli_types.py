@@ -79,7 +79,7 @@ def test_describe_type(cli) -> None:
     for part in (
         "acme:List",
         "acme://NAME",
-        "units, lift, explain, render",
+        "units, lift, lift_all, explain, render",
         formats,
         "minimum 15m, default 1h",
     ):

@@ -1,11 +1,14 @@
 """`exec`: the child's variables, files, output, signals and end, each seen from real processes."""
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,8 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="exec is for POSIX systems")
 SECRET = "s3cr3t+with/some=more"
 FIRST = ("one", "-r", "acme-bucket", "-i", "first")
+FULL = 60_000
+"""Bytes from which on a pipe counts as full (pipe(7): 64 KiB)."""
 ENDS = 60
 """Seconds after which what has not ended counts as hanging."""
 LOOK = """
@@ -61,6 +66,11 @@ def python(script: str, *arguments: str) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", script, *arguments)
 
 
+def waiting(pipe: int) -> int:
+    """How many bytes are in a pipe."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
 def left(home: Path) -> list[str]:
     folder = home / "run"
     return sorted(one.name for one in folder.iterdir()) if folder.exists() else []
@@ -77,6 +87,17 @@ def test_the_child_has_variables_and_the_file(run, home, monkeypatch) -> None:
     assert not Path(found["ACME_FILE"]).exists()
     assert left(home) == []
     assert Path(found["ACME_FILE"]).is_relative_to(home)
+
+
+def test_the_child_has_the_folder_of_a_file_that_is_found_by_it(run, home, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_FILES", "folder")
+    script = 'cd "$ACME_FOLDER" && stat -c "%a %n" "$PWD" *; tr a-z A-Z < acme.conf'
+    code, out, err = run(*FIRST, "--", "sh", "-c", script)
+    (mode, folder), (its_mode, name) = (line.split(" ") for line in out.splitlines()[:2])
+    assert (code, err, mode, its_mode, name) == (0, "", "700", "600", "acme.conf")
+    assert Path(folder).parts[-2:] == ("acme", "conf.d")
+    assert out.splitlines()[2] == SECRET.upper()
+    assert left(home) == []
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
@@ -207,6 +228,62 @@ def test_a_reader_that_goes_ends_the_child_as_in_any_pipe(start) -> None:
         assert process.wait(ENDS) != 0
 
 
+def test_a_pipe_that_does_not_wait_gets_all_of_it(start) -> None:
+    """Whoever started us may have made it so, as event loops do."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with start(*FIRST, *python("print('line\\n' * 200_000, end='')"), stdout=writing) as process:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as source:
+            assert source.read(4) == b"line"
+            while waiting(reading) < FULL:
+                assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):  # long enough to find it full, and to do what is wrong then
+                process.wait(0.5)
+            assert len(source.read()) == 5 * 200_000 - 4
+        assert process.wait(ENDS) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("number", [1, 2])
+def test_output_that_cannot_be_written_is_told(start, number) -> None:
+    with Path("/dev/full").open("wb") as full:
+        streams = {"stdout": full} if number == 1 else {"stderr": full}
+        with start(*FIRST, "--", "sh", "-c", f"echo hi >&{number}", **streams) as process:
+            _, err = process.communicate(timeout=ENDS)
+    assert process.returncode == 1
+    if number == 1:
+        assert err == b"Error: the command's output cannot be written: No space left on device\n"
+
+
+def test_the_master_key_is_not_the_childs(run, home) -> None:
+    (key,) = (line for line in (home / "master.key").read_text().splitlines() if ":" in line and line[0] != "#")
+    environment = os.environ | {"MOORING_MASTER_KEY": key}
+    code, out, err = run(*FIRST, *python("import os; print(sorted(os.environ))"), env=environment)
+    assert (code, err) == (0, "")
+    assert "MOORING_HOME" in out
+    assert "MOORING_MASTER_KEY" not in out
+
+
+def test_what_is_not_its_own_is_never_swept(run, home, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_FILES", "1")
+    theirs = home / "run" / "exp1" / "model.bin"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("weights")
+    assert run(*FIRST, "--", "true")[0] == 0
+    assert theirs.read_text() == "weights"
+
+
+def test_a_place_that_leads_elsewhere_is_refused(run, home, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ACME_FILES", "1")
+    (tmp_path / "elsewhere").mkdir()
+    (home / "run").symlink_to(tmp_path / "elsewhere")
+    code, _, err = run(*FIRST, "--", "true")
+    assert code == 2
+    assert err.startswith(f"Error: no private folder can be made in {home / 'run'}: ")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_input_and_descriptors_are_the_childs(run, tmp_path) -> None:
     (tmp_path / "in").write_text("typed\n")
     reading, writing = os.pipe()
@@ -289,6 +366,11 @@ def test_it_ends_quickly_when_the_command_does(run) -> None:
         ({}, (("A", "../f"),)),
         ({}, (("A", ".."),)),
         ({}, (("A", "/f"),)),
+        ({}, (("A", "a//f"),)),
+        ({}, (("A", "a/../f"),)),
+        ({}, (("A", "a/"),)),
+        ({}, (("A", "f"), ("B", "f"))),
+        ({}, (("A", "f"), ("B", "f/g/h"))),
     ],
 )
 def test_what_no_process_can_have_is_the_plugins_fault(variables, files) -> None:

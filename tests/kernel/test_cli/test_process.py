@@ -92,6 +92,20 @@ def test_what_stdout_cannot_show_is_escaped(shell: Shell, cli, registered: str, 
     assert (data["description"], data["labels"]) == ("30 €, \N{ROCKET}", {"a": "ü"})
 
 
+@pytest.mark.parametrize("locale", ["C", "latin-1"])
+@pytest.mark.parametrize("format", ["env", "posix", "fish", "powershell", "lines"])
+def test_what_stdout_cannot_write_is_no_credential(shell: Shell, registered: str, locale: str, format: str) -> None:
+    line = f'"$MOORING" issue one -r acme-bucket -i first -f {format}'
+    secret = {"ACME_GIVES": "s3cr3t-\u20ac"}
+    assert "s3cr3t-\u20ac" in shell(line, **secret, PYTHONIOENCODING="utf-8").stdout
+    done = shell(line, **secret, **LOCALES[locale])
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "cannot write; set PYTHONIOENCODING=utf-8, or use json" in done.stderr
+    assert "s3cr3t" not in done.stderr
+    data = json.loads(shell(f"{line} -o json", **secret, **LOCALES[locale]).stdout)
+    assert data["credentials"]["password"] == "s3cr3t-\u20ac"
+
+
 @pytest.mark.parametrize("where", ["argument", "stdin", "file"])
 def test_bytes_that_are_no_text(shell: Shell, cli, tmp_path: Path, where: str) -> None:
     secret, file = r"s3cret\377\376", tmp_path / "token"

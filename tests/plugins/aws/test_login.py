@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,15 @@ def logged_in(machine: Path, name: str | None = None, file: Path | None = None, 
 def logged_out(machine: Path, name: str = "prod", file: Path | None = None, **more: Any) -> m.LoginChange:
     fields = {"resource_type": None, "resource_id": None} | more
     return connector.logout(m.LogoutRequest(connector=name, folder=machine, file=file, **fields))
+
+
+def test_what_was_before_mooring_is_kept_through_later_logins(machine: Path, config: Path) -> None:
+    kept, before = config.with_name("config.before-mooring"), config.read_text()
+    assert logged_in(machine).backup == str(kept)
+    assert logged_in(machine, connector="other").backup is None
+    assert logged_out(machine).backup is None
+    assert logged_out(machine, "other").backup is None
+    assert kept.read_text() == before
 
 
 def test_botocore_reads_the_profile_beside_the_others(machine: Path, config: Path) -> None:
@@ -188,6 +201,51 @@ def test_a_file_that_another_program_changes_meanwhile_is_not_touched(
         logged_in(machine)
     assert config.read_text() == "[default]\n# theirs\n"
     assert not [one for one in config.parent.iterdir() if one.name.startswith(".")]
+
+
+def test_many_logins_and_logouts_at_once_lose_nothing(machine: Path, config: Path) -> None:
+    """Threads stand for processes: the lock is of what each has opened."""
+    count = 16
+    start = threading.Barrier(count)
+    for number in range(count // 2):
+        logged_in(machine, connector=f"old{number}")
+
+    def work(number: int) -> None:
+        start.wait(60)
+        if number % 2:
+            logged_out(machine, f"old{number // 2}")
+        for again in range(3):
+            logged_in(machine, connector=f"new{number}", name=f"new{number}-{again}")
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
+    made = {f"new{number}-{again}" for number in range(count) for again in range(3)}
+    assert set(botocore.session.Session().full_config["profiles"]) == {"default", "my own"} | made
+    assert {one.name for one in config.parent.iterdir()} == {"config", "config.before-mooring"}
+    for number in range(count):
+        logged_out(machine, f"new{number}")
+    assert config.read_bytes() == OTHERS.encode()
+
+
+def test_another_that_does_not_end_is_told_of(machine: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged_in(machine)
+    before = files(machine)
+    monkeypatch.setattr(login, "LOCK_SECONDS", 0)
+    held = os.open(config.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for call in (logged_in, logged_out):
+            with pytest.raises(m.InvalidConfig, match=r"another login or logout is at work on .*; nothing was changed"):
+                call(machine)
+    finally:
+        os.close(held)
+    assert files(machine) == before
+    assert logged_out(machine).entries == ("prod",)
+
+
+def test_logout_makes_no_folder(machine: Path) -> None:
+    assert logged_out(machine).entries == ()
+    assert not (machine / ".aws").exists()
 
 
 def test_an_entry_whose_end_was_removed_is_left_to_its_owner(machine: Path, config: Path) -> None:

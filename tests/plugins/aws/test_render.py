@@ -35,7 +35,7 @@ def variables(credentials: m.Credentials) -> dict[str, str | None]:
     return {name: value.reveal() if isinstance(value, m.Secret) else value for name, value in found.variables.items()}
 
 
-UNSET = {"AWS_PROFILE": None, "AWS_DEFAULT_PROFILE": None}
+UNSET = dict.fromkeys(("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN"))
 
 
 def test_the_variables_of_a_program() -> None:
@@ -58,6 +58,26 @@ def test_a_long_lived_key_unsets_the_token_of_another() -> None:
         "AWS_SESSION_TOKEN": None,
         "AWS_CREDENTIAL_EXPIRATION": None,
     }
+
+
+@pytest.mark.parametrize("credentials", [FULL, LONG])
+def test_an_sdk_finds_these_and_nothing_stale(credentials: Any, machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore looks for AWS_SECURITY_TOKEN before AWS_SESSION_TOKEN."""
+    import botocore.session
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"):
+        monkeypatch.setenv(name, "stale")
+    monkeypatch.setenv("AWS_PROFILE", "of-nobody")
+    for name, value in variables(credentials).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        elif name != "AWS_CREDENTIAL_EXPIRATION":  # long ago
+            monkeypatch.setenv(name, value)
+    found = botocore.session.Session().get_credentials().get_frozen_credentials()
+    token = credentials.session_token.reveal() if credentials.session_token else None
+    wanted = (credentials.access_key_id, credentials.secret_access_key.reveal(), token)
+    assert (found.access_key, found.secret_key, found.token) == wanted
+    assert served(FULL).environment.variables["AWS_SECURITY_TOKEN"] is None
 
 
 @pytest.mark.parametrize("credentials", [FULL, LONG])

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +73,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("MOORING_HOME", str(home / "mooring"))
     return home
+
+
+@pytest.fixture(scope="session")
+def engines() -> Any:
+    """Real container engines."""
+    return module("engines")
 
 
 class Registry(NamedTuple):
@@ -199,20 +205,25 @@ Skopeo = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def skopeo() -> Skopeo:
-    """Runs the real skopeo."""
+def skopeo_program() -> tuple[str, dict[str, str]]:
+    """The real skopeo, and the variables that it needs."""
     command = program("skopeo", "MOORING_SKOPEO")
     libraries = CACHE / "usr" / "lib" / f"{os.uname().machine}-linux-gnu"
+    return command, {"LD_LIBRARY_PATH": str(libraries)} if command.startswith(str(CACHE)) else {}
+
+
+@pytest.fixture(scope="session")
+def skopeo(skopeo_program: tuple[str, dict[str, str]]) -> Skopeo:
+    """Runs it."""
+    command, needed = skopeo_program
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        path = {"LD_LIBRARY_PATH": str(libraries)} if command.startswith(str(CACHE)) else {}
-        policy = ("--insecure-policy",)
         return subprocess.run(
-            [command, *policy, *arguments],
+            [command, "--insecure-policy", *arguments],
             capture_output=True,
             text=True,
             timeout=60,
-            env=dict(os.environ) | path | variables,
+            env=dict(os.environ) | needed | variables,
             check=False,
         )
 
@@ -228,6 +239,43 @@ def push(skopeo: Skopeo, image: Path) -> Callable[..., subprocess.CompletedProce
         return skopeo("copy", "-q", insecure, *credentials, f"oci:{image}:latest", f"docker://{reference}")
 
     return pushed
+
+
+@pytest.fixture
+def powerless() -> Sequence[str]:
+    """Words before a command, so that modes bind it even where root runs it."""
+    if os.geteuid() != 0:
+        return ()
+    command = shutil.which("setpriv")
+    if command is None:
+        pytest.skip("modes do not bind root, and there is no setpriv; run: apt-get install util-linux")
+    return (command, "--bounding-set=-dac_override,-dac_read_search")
+
+
+Mooring = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def mooring(machine: Path) -> Mooring:
+    """Runs the real CLI, on that machine; a command that fails fails the test, unless its exit code is wanted."""
+    program = Path(sys.executable).with_name("mooring")
+
+    def run(
+        *words: str, given: str = "", code: int = 0, before: Sequence[str] = (), **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*before, program, *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=dict(os.environ) | variables,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
 
 
 Opened = Callable[..., AbstractAsyncContextManager[Any]]

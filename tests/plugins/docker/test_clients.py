@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -332,7 +333,24 @@ async def test_other_kinds_are_refused(engine: Engine) -> None:
         await blocking(engine, bearer, Renewing(), lambda docker: docker)
 
 
-async def test_no_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("use", "place"),  # the docker package leaves its socket open where a path has none
+    [(blocking, "tcp://127.0.0.1:9"), (used, "tcp://127.0.0.1:9"), (used, "unix:///nonexistent.sock"), (used, "none")],
+)
+async def test_no_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine, use: Any, place: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", place)
     with pytest.raises(m.Unreachable, match="no container engine"):
+        await use(engine, login("r.org"), Renewing(), lambda docker: docker)
+
+
+async def test_no_engine_at_its_usual_socket(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setattr("aiodocker.docker._sock_search_paths", [])
+    with pytest.raises(m.Unreachable, match="no container engine"):
+        await used(engine, login("r.org"), Renewing(), lambda docker: docker)
+
+
+async def test_the_package_for_synchronous_hosts_is_named(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)
+    with pytest.raises(m.InvalidConfig, match="pip install 'docker>=7,<8'"):
         await blocking(engine, login("r.org"), Renewing(), lambda docker: docker)

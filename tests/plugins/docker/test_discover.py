@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import aclosing
 from typing import Any
 
@@ -69,12 +70,12 @@ class Pages:
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
-        self.asked: list[dict[str, str]] = []
+        self.asked: list[dict[str, list[str]]] = []
 
     def at(self, base: str, *, authorization: str | None = None) -> Pages:
         return self
 
-    async def ask(self, method: str, path: str, **params: str) -> Answer:
+    async def ask(self, method: str, path: str, /, **params: list[str]) -> Answer:
         if path == "/v2/":
             return Answer("r.org", 200, {}, b"{}")
         self.asked.append(params)
@@ -103,13 +104,73 @@ async def test_a_link_leads_nowhere_but_on(listed: Any) -> None:
     )
 
     assert await listed(pages) == ["r.org", "r.org/a", "r.org/b"]
-    assert [one.get("last") for one in pages.asked] == [None, "a"]
+    assert pages.asked == [{"n": ["1000"]}, {"last": ["a"]}]
+
+
+async def test_what_marks_the_next_page_is_the_registrys_affair(listed: Any) -> None:
+    pages = Pages(
+        page(b'{"repositories": ["a"]}', '</v2/_catalog?n=9&next_page=gA%3D%3D&path=x&method=y>; rel="next"'),
+        page(b'{"repositories": ["b"]}'),
+    )
+
+    assert await listed(pages) == ["r.org", "r.org/a", "r.org/b"]
+    assert pages.asked[1] == {"n": ["9"], "next_page": ["gA=="], "path": ["x"], "method": ["y"]}
+
+
+async def test_a_registry_that_wants_shorter_pages(listed: Any) -> None:
+    pages = Pages(page(b"", status=400), page(b'{"repositories": ["a"]}'))
+
+    assert await listed(pages) == ["r.org", "r.org/a"]
+    assert pages.asked == [{"n": ["1000"]}, {}]
 
 
 async def test_a_catalog_without_end(listed: Any) -> None:
     same = page(b'{"repositories": ["a"]}', "</v2/_catalog?last=a>; rel=next")
     with pytest.raises(m.Rejected, match="for ever"):
         await listed(Pages(same, same, same))
+
+
+async def test_a_catalog_that_goes_in_circles(listed: Any) -> None:
+    links = ("</v2/_catalog?last=a>; rel=next", "</v2/_catalog?last=b>; rel=next")
+    pages = Pages(*(page(b'{"repositories": ["a"]}', links[number % 2]) for number in range(9)))
+    with pytest.raises(m.Rejected, match="for ever"):
+        await listed(pages)
+
+    assert len(pages.asked) == 3
+
+
+async def test_a_link_to_the_first_page(listed: Any) -> None:
+    same = page(b'{"repositories": ["a"]}', "</v2/_catalog>; rel=next")
+    with pytest.raises(m.Rejected, match="for ever"):
+        await listed(Pages(same, same, same))
+
+
+async def test_a_hundred_thousand_names(listed: Any) -> None:
+    def names(start: int) -> Answer:
+        found = [f"team-{number}/app" for number in range(start, start + 1000)]
+        further = f"</v2/_catalog?n=1000&last={found[-1]}>; rel=next" if start < 99_000 else ""
+        return page(json.dumps({"repositories": found}).encode(), further)
+
+    pages = Pages(*map(names, range(0, 100_000, 1000)))
+
+    assert len(await listed(pages)) == 100_001
+    assert len(pages.asked) == 100
+
+
+async def test_one_token_for_all_pages(
+    opened: Any, token_registry: Any, tokens: Any, push: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alice/a", "alice/b", "alice/c"):
+        assert push(f"{token_registry.host}/{name}:v1", "--dest-creds=alice:pw-alice").returncode == 0
+    monkeypatch.setattr("mooring_docker.repositories.PAGE", "1")
+    async with opened("password", registry=token_registry.url, **ALICE) as session:
+        for life, most in ((300, 1), (1, 99)):
+            tokens.answer = {"expires_in": life}
+            tokens.seen.clear()
+            await found(session)
+            asked = [one for one in tokens.seen if one.get("scope") == ["registry:catalog:*"]]
+            assert 1 <= len(asked) <= most
+            assert (len(asked) == 1) == (life == 300), "one that ends at once is not used twice"
 
 
 async def test_a_catalog_that_stops_half_way(listed: Any) -> None:

@@ -41,6 +41,7 @@ GOOD = {
     "[::1]:5000/app": "[::1]:5000/app",
     "[::1]": "[::1]",
     "registry:5000": "registry:5000",
+    ".": ".",
     "registry:5000/app": "registry:5000/app",
     "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app",
 }

@@ -121,9 +121,11 @@ async def test_the_password_leaves_only_if_that_is_allowed(opened: Any, htpasswd
     repository = f"{htpasswd.host}/team/app"
     async with opened("password", registry=htpasswd.url, **ALICE) as session:
         for wanted in (repository, htpasswd.host):
-            with pytest.raises(m.NotNarrowed):
+            with pytest.raises(m.NotNarrowed, match=r"update CONNECTOR --allow-unnarrowed --allow-long-lived$"):
                 await issued(session, wanted)
-            with pytest.raises(m.LongLived):
+            with pytest.raises(m.NotNarrowed, match=r"update CONNECTOR --allow-unnarrowed$"):
+                await issued(session, wanted, allow_long_lived=True)
+            with pytest.raises(m.LongLived, match=r"update CONNECTOR --allow-long-lived$"):
                 await issued(session, wanted, allow_unnarrowed=True)
         got = await issued(session, repository, allow_unnarrowed=True, allow_long_lived=True)
 
@@ -149,8 +151,10 @@ async def test_the_connectors_own_token(opened: Any, token_registry: Any, tokens
 
 async def test_nothing_to_issue_at_an_open_registry(opened: Any, open_registry: Any) -> None:
     async with opened("anonymous", registry=open_registry.url) as session:
-        with pytest.raises(m.UnsupportedResource, match="nothing to issue"):
+        with pytest.raises(m.UnsupportedResource, match="nothing to issue for app; pull without a login"):
             await issued(session, f"{open_registry.host}/app")
+        with pytest.raises(m.UnsupportedResource, match="or name one repository"):
+            await issued(session, open_registry.host)
 
 
 async def test_explain_says_it_beforehand(settle: Any) -> None:
@@ -161,13 +165,15 @@ async def test_explain_says_it_beforehand(settle: Any) -> None:
     assert said.calls == ("GET /v2/", "GET token?scope=repository:team/app:pull,push")
     assert said.policy == {"access": [{"type": "repository", "name": "team/app", "actions": ["pull", "push"]}]}
     assert "the password alone" in said.notes[0]
-    with pytest.raises(m.NotNarrowed):
+    with pytest.raises(m.NotNarrowed, match=r"update CONNECTOR --allow-unnarrowed --allow-long-lived$"):
         connector.explain(config, wish("r.org"))
     whole = connector.explain(config, wish("r.org", allow_unnarrowed=True, allow_long_lived=True))
     assert (whole.narrowed, whole.calls) == (False, ())
     held = settle("token", registry="r.org", token="opaque")
     assert not connector.explain(held, wish("r.org/app", allow_unnarrowed=True, allow_long_lived=True)).narrowed
-    assert connector.explain(settle("anonymous"), wish("docker.io/library/redis")).narrowed
+    nobody = connector.explain(settle("anonymous"), wish("docker.io/library/redis"))
+    assert nobody.narrowed
+    assert "without a login" in nobody.notes[0]
 
 
 async def test_by_the_broker(token_registry: Any) -> None:

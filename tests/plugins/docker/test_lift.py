@@ -96,6 +96,36 @@ async def test_podman_after_docker(config: Any, machine: Path, monkeypatch: pyte
     assert (await lifted(registry="r.org")).config.username == "by-podman"
 
 
+async def test_one_that_is_unfit_stops_no_other(config: Any) -> None:
+    config({"auths": {"q.org": {"auth": CANARY}, "r.org": {"auth": coded("alice", "pw")}}})
+
+    unfit, found = await connector.lift_all(m.LiftRequest())
+
+    assert isinstance(unfit, m.Unlifted)
+    assert unfit.name == "q.org"
+    assert "holds no user and password" in str(unfit.error)
+    assert unfit.error.__traceback__ is None
+    assert CANARY not in str(unfit.error)
+    assert (found.name, found.config.username) == ("r.org", "alice")
+    (only,) = await connector.lift_all(m.LiftRequest(options={"registry": "r.org"}))
+    assert only.name == "r.org"
+
+
+async def test_a_store_that_is_missing_stops_no_login_beside_it(config: Any) -> None:
+    config({"credsStore": "missing", "auths": {"r.org": {"auth": coded("alice", "pw")}}})
+
+    found, unfit = await connector.lift_all(m.LiftRequest())
+
+    assert (found.name, found.config.username) == ("r.org", "alice")
+    assert isinstance(unfit, m.Unlifted)
+    assert unfit.name == "docker-credential-missing"
+    assert "docker-credential-missing is not on the PATH" in str(unfit.error)
+    assert unfit.error.__traceback__ is None
+    config({"credsStore": "missing"})
+    with pytest.raises(m.InvalidConfig, match="not on the PATH"):
+        await connector.lift_all(m.LiftRequest())
+
+
 async def test_a_registry_token(config: Any) -> None:
     config({"auths": {"r.org": {"registrytoken": "t.o.k"}}})
 
@@ -189,6 +219,32 @@ def running(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("script", [f"echo {CANARY}", f"echo '[\"{CANARY}\"]'", f"echo '{{\"{CANARY}'"])
+async def test_a_list_that_is_none(config: Any, helper: Any, script: str) -> None:
+    helper("bad", script)
+    config({"credsStore": "bad"})
+    for lift in (connector.lift, connector.lift_all):
+        with pytest.raises(m.InvalidConfig, match="answered what is no list") as caught:
+            await lift(m.LiftRequest())
+        assert CANARY not in str(caught.value)
+
+
+async def test_a_list_of_nothing(config: Any, helper: Any) -> None:
+    config({"credsStore": "bad"})
+    for script in ("true", "echo {}", "exec >&-"):
+        helper("bad", script)
+        with pytest.raises(m.NothingToLift):
+            await lifted()
+
+
+async def test_a_helper_that_is_no_program(config: Any, helper: Any, machine: Path) -> None:
+    helper("bad", "")
+    (machine / "bin" / "docker-credential-bad").write_bytes(b"\x7fELF")
+    config({"credHelpers": {"r.org": "bad"}})
+    with pytest.raises(m.InvalidConfig, match="docker-credential-bad cannot be run"):
+        await lifted()
 
 
 @pytest.mark.parametrize("name", ["missing", "../../bin/sh", "a b", "", "x" * 65])

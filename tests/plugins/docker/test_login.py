@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +124,7 @@ def wanted(machine: Path) -> Ways:
             "resource_id": HOST,
             "access": "read",
             "command": ("mooring", "issue", "mine"),
-            "folder": machine / "mooring" / "logins",
+            "folder": machine / "mooring" / "logins" / "docker",
         }
         return m.LoginRequest(**(values | fields))
 
@@ -132,7 +135,7 @@ def wanted(machine: Path) -> Ways:
 def unwanted(machine: Path) -> Callable[..., m.LogoutRequest]:
     def made(**fields: Any) -> m.LogoutRequest:
         values = {"connector": "mine", "resource_type": None, "resource_id": None}
-        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins"} | fields))
+        return m.LogoutRequest(**(values | {"folder": machine / "mooring" / "logins" / "docker"} | fields))
 
     return made
 
@@ -207,10 +210,18 @@ def test_several_files_and_several_connectors(machine: Path, wanted: Ways, unwan
 def test_an_older_login_is_told_of_and_left(machine: Path, wanted: Ways) -> None:
     path = docker_file(machine, json.dumps({"auths": {HOST: {"auth": "eDp5"}}}))
 
-    (note,) = connector.login(wanted()).notes
+    note, *_ = connector.login(wanted()).notes
 
     assert "older login" in note
     assert json.loads(path.read_text())["auths"] == {HOST: {"auth": "eDp5"}}
+
+
+def test_a_helper_that_docker_would_not_find_is_told_of(wanted: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(BIN))
+    assert connector.login(wanted()).notes == ()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    (note,) = connector.login(wanted()).notes
+    assert note.startswith("docker-credential-mooring is not on the PATH")
 
 
 REFUSED = {
@@ -229,7 +240,7 @@ def test_a_file_that_cannot_take_it_stays_as_it_is(machine: Path, wanted: Ways, 
 
     assert path.read_text() == content
     assert [file.name for file in path.parent.iterdir()] == ["config.json"]
-    assert json.loads((machine / "mooring" / "logins" / "docker.json").read_text()) == {}
+    assert json.loads((machine / "mooring" / "logins" / "docker" / "docker.json").read_text()) == {}
     assert CANARY not in str(caught.value)
 
 
@@ -269,6 +280,76 @@ def test_a_link_stays_a_link(machine: Path, wanted: Ways, tmp_path: Path) -> Non
 
     assert docker_file(machine).is_symlink()
     assert json.loads(real.read_text())["credHelpers"] == {HOST: "mooring"}
+
+
+def test_a_table_of_nothing(machine: Path, wanted: Ways) -> None:
+    path = docker_file(machine, '{"credHelpers": null, "auths": null}')
+    assert connector.login(wanted()).entries == (HOST,)
+    assert json.loads(path.read_text()) == {"credHelpers": {HOST: "mooring"}, "auths": None}
+
+
+def test_a_link_that_leads_to_itself(machine: Path, wanted: Ways) -> None:
+    docker_file(machine, "").unlink()
+    docker_file(machine).symlink_to(docker_file(machine))
+    with pytest.raises(m.InvalidConfig, match="cannot be read"):
+        connector.login(wanted())
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(machine: Path, wanted: Ways) -> None:
+    docker_file(machine, "").unlink()
+    os.mkfifo(docker_file(machine))
+    with pytest.raises(m.InvalidConfig, match="is no regular file"):
+        connector.login(wanted())
+
+
+def test_a_file_that_is_too_long(machine: Path, wanted: Ways) -> None:
+    content = json.dumps({"auths": {f"r{number}.org": {"auth": "eDp5" * 20} for number in range(50_000)}})
+    path = docker_file(machine, content)
+    with pytest.raises(m.InvalidConfig, match="longer than 4 MiB"):
+        connector.login(wanted())
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b'\xef\xbb\xbf{"n": 1}', '{"n": "é"}'.encode("utf-16")])
+def test_a_file_that_is_empty_or_begins_with_a_mark(machine: Path, wanted: Ways, content: bytes) -> None:
+    path = docker_file(machine, "")
+    path.write_bytes(content)
+    change = connector.login(wanted())
+
+    after = json.loads(path.read_text(encoding="utf-8"))
+    assert after.pop("credHelpers") == {HOST: "mooring"}
+    assert list(after) == (["n"] if b"n" in content else [])
+    assert Path(change.backup or path).read_bytes() == (content or path.read_bytes())
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_keeps_its_owner(machine: Path, wanted: Ways) -> None:
+    path = docker_file(machine, "{}")
+    os.chown(path, 4711, 4712)
+
+    change = connector.login(wanted())
+
+    for file in (path, Path(change.backup or "")):
+        assert (file.stat().st_uid, file.stat().st_gid) == (4711, 4712)
+
+
+def test_no_name_but_the_registrys(wanted: Ways, machine: Path) -> None:
+    with pytest.raises(m.InvalidConfig, match="leave out --name"):
+        connector.login(wanted(name="mine"))
+    assert not docker_file(machine).exists()
+
+
+def test_many_logins_and_logouts_at_once(machine: Path, wanted: Ways, unwanted: Any) -> None:
+    """Each reads both files, and then writes them."""
+    hosts = [f"r{number}.org" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda host: connector.login(wanted(credentials(host), resource_id=host)), hosts))
+        assert [one.entries for one in done] == [(host,) for host in hosts]
+        assert sorted(json.loads(docker_file(machine).read_text())["credHelpers"]) == hosts
+        assert sorted(json.loads(called("list").stdout)) == hosts
+        gone = list(pool.map(lambda host: connector.logout(unwanted(resource_id=host)), hosts))
+    assert [one.entries for one in gone] == [(host,) for host in hosts]
+    assert json.loads(docker_file(machine).read_text()) == {}
 
 
 def test_a_token_for_one_repository_is_no_login(machine: Path, wanted: Ways) -> None:
@@ -339,6 +420,44 @@ UNSERVED: list[tuple[str, str | bytes, str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("get <&-", "no credentials server URL"),
+        ("list >&-", "mooring: the answer cannot be written (Bad file descriptor)"),
+        ("list 2>&1 1>/dev/full", "mooring: the answer cannot be written (No space left on device)"),
+        ("list >&- 2>&-", ""),
+    ],
+)
+def test_nobody_who_listens(words: str, said: str) -> None:
+    done = subprocess.run(["sh", "-c", f"{HELPER} {words}"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, (done.stdout + done.stderr).strip()) == (1, said)
+
+
+def test_a_home_of_nobody() -> None:
+    got = called("get", HOST, MOORING_HOME="~nobody-there/x")
+    assert (got.returncode, got.stderr) == (1, "")
+    assert "write its path out" in got.stdout
+
+
+def test_it_is_interrupted(wanted: Ways, answering: Any, machine: Path) -> None:
+    pipe = machine / "pipe"
+    os.mkfifo(pipe)
+    connector.login(wanted(command=answering(f"open({str(pipe)!r}, 'w').close(); time.sleep(60)")))
+    with subprocess.Popen(
+        [HELPER, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(HOST.encode())
+        process.stdin.close()
+        pipe.read_text()  # until the other side has begun
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert (process.stdout.read(), process.stderr.read()) == (b"", b"")
+
+
 @pytest.mark.parametrize(("verb", "given", "said"), UNSERVED)
 def test_what_the_protocol_says_where_there_is_none(verb: str, given: str | bytes, said: str) -> None:
     got = called(verb, given)
@@ -379,7 +498,7 @@ def test_a_mooring_that_is_gone(wanted: Ways) -> None:
 
 def test_a_broken_memory(wanted: Ways, machine: Path) -> None:
     connector.login(wanted())
-    (machine / "mooring" / "logins" / "docker.json").write_text("{")
+    (machine / "mooring" / "logins" / "docker" / "docker.json").write_text("{")
     got = called("get", HOST)
     assert got.returncode == 1
     assert "is broken" in got.stdout
@@ -387,21 +506,21 @@ def test_a_broken_memory(wanted: Ways, machine: Path) -> None:
 
 
 @pytest.fixture
-def logged_in(htpasswd: Any, wanted: Ways, machine: Path, push: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def logged_in(htpasswd: Any, mooring: Any, push: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """A registry that mooring logs in to, by its own CLI; gives the repository."""
     assert push(f"{htpasswd.host}/team/app:v1", "--dest-creds=alice:pw-alice").returncode == 0
     monkeypatch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
-    mooring = str(BIN / "mooring")
-    register = [
-        mooring, "connector", "register", "mine", "--type", "docker", "--auth-method", "password",
-        f"--registry={htpasswd.url}", "--username=alice", "--password", "-", "--allow-unnarrowed", "--allow-long-lived",
-    ]  # fmt: skip
-    done = subprocess.run(register, input=b"pw-alice\n", capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    host = htpasswd.host
-    issue = (mooring, "issue", "mine", "--resource-type", "docker-registry", "--resource-id", host)
-    connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=issue))
-    return f"{host}/team/app"
+    register(mooring, htpasswd)
+    mooring("login", "mine", "-r", "docker-registry", "-i", htpasswd.host)
+    return f"{htpasswd.host}/team/app"
+
+
+def register(mooring: Any, registry: Any) -> None:
+    """The connector `mine`, by its password."""
+    mooring(
+        "connector", "register", "mine", "--type", "docker", "--auth-method", "password", f"--registry={registry.url}",
+        "--username=alice", "--password", "-", "--allow-unnarrowed", "--allow-long-lived", given="pw-alice\n",
+    )  # fmt: skip
 
 
 def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -> None:
@@ -412,12 +531,118 @@ def test_skopeo_logs_in_by_mooring(logged_in: str, skopeo: Any, machine: Path) -
     assert "pw-alice" not in docker_file(machine).read_text()
 
 
-def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, wanted: Ways, tmp_path: Path, machine: Path) -> None:
-    host = logged_in.partition("/")[0]
-    remembered = json.loads((machine / "mooring" / "logins" / "docker.json").read_text())[host]
-    command = tuple(remembered["command"][:-2])
+def test_a_login_is_for_the_registry_unless_another_resource_is_named(htpasswd: Any, mooring: Any) -> None:
+    register(mooring, htpasswd)
+    assert mooring("login", "mine").stderr.startswith(f"Wrote {htpasswd.host} to ")
+    assert "reaches several resources" in mooring("issue", "mine", code=2).stderr
+    assert mooring("logout", "mine", "-i", htpasswd.host).stderr.startswith(f"Removed {htpasswd.host} from ")
+
+
+def test_what_was_before_mooring_is_kept_through_later_logins(htpasswd: Any, mooring: Any, machine: Path) -> None:
+    register(mooring, htpasswd)
+    file = docker_file(machine, '{"n": 1}')
+    kept = file.with_name("config.json.before-mooring")
+    assert str(kept) in mooring("login", "mine").stderr
+    written = file.read_text()
+    file.write_text(written.replace('"n": 1', '"n": 2'))
+    assert str(kept) not in mooring("logout", "mine").stderr
+    assert kept.read_text() == '{"n": 1}'
+    assert json.loads(file.read_text())["n"] == 2
+    assert str(kept) in mooring("login", "mine").stderr
+    assert json.loads(kept.read_text())["n"] == 2
+
+
+def test_a_login_that_would_be_refused_is_told_of_at_registration(htpasswd: Any, mooring: Any) -> None:
+    fields = ("--type=docker", "--auth-method=password", f"--registry={htpasswd.url}", "--username=alice")
+    said = mooring("connector", "register", "shy", *fields, "--password", "-", given="pw-alice\n").stderr
+    note, done = said.splitlines()[:2]
+    assert note.startswith("Note: as it is, issuing would be refused: ")
+    assert note.endswith(" mooring connector update shy --allow-unnarrowed --allow-long-lived.")
+    assert done == "Registered the connector 'shy'; it reaches:"
+    allowed = ("--allow-unnarrowed", "--allow-long-lived")
+    assert (
+        "Note"
+        not in mooring("connector", "register", "free", *fields, *allowed, "--password=-", given="pw-alice\n").stderr
+    )
+
+
+def test_the_helper_finds_what_the_cli_wrote(
+    htpasswd: Any, mooring: Any, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the home that a user has, too."""
+    for home in (None, str(machine / "elsewhere")):
+        monkeypatch.delenv("MOORING_HOME", raising=False)
+        if home:
+            monkeypatch.setenv("MOORING_HOME", home)
+        register(mooring, htpasswd)
+        mooring("login", "mine", "-r", "docker-registry", "-i", htpasswd.host)
+        got = json.loads(called("get", htpasswd.host).stdout)
+        assert got == {"ServerURL": htpasswd.host, "Username": "alice", "Secret": "pw-alice"}
+        assert json.loads(called("list").stdout) == {htpasswd.host: "alice"}
+        again = mooring("login", "mine", "-r", "docker-registry", "-i", htpasswd.host)
+        assert again.stderr.startswith(f"{docker_file(machine)} has the entry already.\n")
+        mooring("logout", "mine")
+        assert called("get", htpasswd.host).stdout == NOT_FOUND
+
+
+def test_what_modes_forbid_is_said_and_changes_nothing(
+    htpasswd: Any, mooring: Any, machine: Path, powerless: Any
+) -> None:
+    register(mooring, htpasswd)
+    login = ("login", "mine", "-r", "docker-registry", "-i", htpasswd.host)
+    path = docker_file(machine, '{"n": 1}')
+    memory = machine / "mooring" / "logins" / "docker"
+    memory.mkdir(parents=True)
+    forbidden = [(path, 0o400, "written"), (path, 0o000, "read"), (path.parent, 0o500, "written"),
+                 (memory, 0o500, "written"), (memory, 0o000, "used")]  # fmt: skip
+    for place, mode, what in forbidden:
+        before = place.stat().st_mode
+        place.chmod(mode)
+        refused = mooring(*login, code=2, before=powerless)
+        place.chmod(before)
+        assert re.fullmatch(rf"Error: .* cannot be {what} \(Permission denied\).*\n", refused.stderr), refused.stderr
+        assert path.read_text() == '{"n": 1}'
+        assert sorted(file.name for file in path.parent.iterdir()) == ["config.json"]
+        assert called("list").stdout == "{}\n"
+    mooring(*login, before=powerless)
+    memory.chmod(0)
+    assert "cannot be used" in mooring("logout", "mine", code=2, before=powerless).stderr
+    memory.chmod(0o700)
+    assert json.loads(path.read_text())["credHelpers"] == {htpasswd.host: "mooring"}
+
+
+def test_exec_gives_docker_its_folder_and_hides_what_is_in_it(htpasswd: Any, mooring: Any, machine: Path) -> None:
+    register(mooring, htpasswd)
+    script = (
+        'stat -c "%a %F" "$DOCKER_CONFIG" "$DOCKER_CONFIG"/* "$REGISTRY_AUTH_FILE"; cat "$DOCKER_CONFIG"/config.json'
+    )
+    said = mooring("exec", "mine", "-r", "docker-registry", "-i", htpasswd.host, "--", "sh", "-c", script).stdout
+
+    assert said.splitlines()[:3] == ["700 directory", "600 regular file", "600 regular file"]
+    assert htpasswd.host in said
+    coded = base64.b64encode(b"alice:pw-alice").decode()
+    assert not any(coded[start : start + 8] in said for start in range(6, len(coded) - 8))
+    assert list((machine / "mooring" / "run").iterdir()) == []
+
+
+def test_exec_logs_the_docker_cli_and_skopeo_in(htpasswd: Any, mooring: Any, push: Any, skopeo_program: Any) -> None:
+    repository = f"{htpasswd.host}/team/app"
+    assert push(f"{repository}:v1", "--dest-creds=alice:pw-alice").returncode == 0
+    register(mooring, htpasswd)
+    named = ("exec", "mine", "-r", "docker-registry", "-i", htpasswd.host, "--")
+    command, needed = skopeo_program
+
+    tags = mooring(*named, command, "list-tags", "--tls-verify=false", f"docker://{repository}", **needed)
+
+    assert json.loads(tags.stdout)["Tags"] == ["v1"]
+    if shutil.which("docker"):
+        mooring(*named, "docker", "manifest", "inspect", "--insecure", f"{repository}:v1")
+
+
+def test_skopeo_by_an_auth_file(logged_in: str, skopeo: Any, mooring: Any, tmp_path: Path, machine: Path) -> None:
     auth = tmp_path / "auth.json"
-    connector.login(wanted(credentials(host, "pw-alice"), resource_id=host, command=command, file=auth))
+    host = logged_in.partition("/")[0]
+    mooring("login", "mine", "-r", "docker-registry", "-i", host, "--file", str(auth))
     docker_file(machine).unlink()
 
     got = skopeo("list-tags", "--tls-verify=false", f"docker://{logged_in}", REGISTRY_AUTH_FILE=str(auth))
@@ -432,8 +657,8 @@ def test_the_docker_cli_logs_in_by_mooring(logged_in: str) -> None:
     assert "layers" in json.loads(done.stdout)
 
 
-def test_without_the_entry_the_real_clients_are_refused(logged_in: str, unwanted: Any, skopeo: Any) -> None:
-    connector.logout(unwanted())
+def test_without_the_entry_the_real_clients_are_refused(logged_in: str, mooring: Any, skopeo: Any) -> None:
+    mooring("logout", "mine")
 
     assert skopeo("list-tags", "--tls-verify=false", f"docker://{logged_in}").returncode != 0
 

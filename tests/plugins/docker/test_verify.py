@@ -106,6 +106,9 @@ class Fake(ThreadingHTTPServer):
     def host(self) -> str:
         return f"127.0.0.1:{self.server_port}"
 
+    def reply(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
+        return self.replies.get(path, (404, {}, b""))
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Fake
@@ -117,13 +120,26 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.seen.append((path, self.headers.get("authorization")))
-        status, headers, body = self.server.replies.get(path, (404, {}, b""))
+        status, headers, body = self.server.reply(path, self.headers.get("authorization"))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+class Redirecting(Fake):
+    """Redirects those who are logged in from one path."""
+
+    def __init__(self, path: str, to: str, challenge: dict[str, str]) -> None:
+        super().__init__()
+        self.path, self.to, self.challenge = path, to, challenge
+
+    def reply(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
+        if authorization is None:
+            return 401, self.challenge, b""
+        return (302, {"Location": self.to}, b"") if path == self.path else (200, {}, b"{}")
 
 
 def bearer(realm: str) -> tuple[int, dict[str, str], bytes]:
@@ -182,7 +198,16 @@ async def test_nobody_listens(opened: Any) -> None:
 
 async def test_http_where_https_is_meant(opened: Any, htpasswd: Any) -> None:
     async with opened("password", registry=htpasswd.host, **ALICE) as session:
-        with pytest.raises(m.Unreachable, match="no TLS"):
+        with pytest.raises(m.Unreachable, match=f"no TLS with {htpasswd.host}; .*write http://{htpasswd.host} in"):
+            await verified(session)
+
+
+async def test_http_of_another_machine_where_https_is_meant(
+    opened: Any, htpasswd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mooring_docker.ids.is_loopback", lambda host: False)
+    async with opened("password", registry=htpasswd.host, **ALICE) as session:
+        with pytest.raises(m.Unreachable, match=r"no TLS .* set the field insecure"):
             await verified(session)
 
 
@@ -260,6 +285,77 @@ async def test_a_token_servers_own_query_is_sent_too(opened: Any, token_registry
     assert tokens.seen == [{"user": "", "path": "/token", **asked}]
 
 
+@pytest.mark.parametrize("name", ["path", "method", "self", "base", "url", "headers"])
+async def test_a_query_of_any_name_is_sent(opened: Any, token_registry: Any, tokens: Any, name: str) -> None:
+    challenge = Challenge("bearer", {"realm": f"{tokens.realm}?{name}=x"})
+    async with opened("anonymous", registry=token_registry.url) as session:
+        await session.grant(challenge, None)
+
+    assert {**tokens.seen[0], "path": "/token"} == {"user": "", "path": "/token"} | (
+        {name: ["x"]} if name != "path" else {}
+    )
+
+
+async def test_a_token_server_by_http_of_a_registry_by_https(opened: Any) -> None:
+    challenge = Challenge("bearer", {"realm": "http://R.org/token"})
+    for method, fields in (("password", ALICE), ("anonymous", {})):
+        async with opened(method, registry="r.org", **fields) as session:
+            with pytest.raises(m.InvalidConfig, match="by http, so nothing was sent there") as caught:
+                await session.grant(challenge, None)
+            assert caught.value.field == "realm"
+
+
+async def listed(session: Any, _: str) -> None:
+    async for _ in connector.discover(session, m.DiscoverRequest(resource_type="docker-registry")):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "verb"), [("/v2/", verified), ("/v2/_catalog", listed), ("/v2/team/app/tags/list", verified)]
+)
+async def test_a_registry_that_redirects_those_who_logged_in(
+    opened: Any, served: Callable[[Any], Any], path: str, verb: Callable[..., Any]
+) -> None:
+    thief = served(Fake())
+    challenge = {"WWW-Authenticate": "Basic realm=x"}
+    fake = served(Redirecting(path, f"http://localhost:{thief.server_port}{path}", challenge))
+    async with opened("password", registry=f"http://{fake.host}", **ALICE) as session:
+        with pytest.raises(m.Rejected, match="302"):
+            await verb(session, f"{fake.host}/team/app")
+
+    assert thief.seen == []
+
+
+SEVERAL = [
+    'Basic realm="z", Bearer realm="{}",service="a, b=c"',
+    'Negotiate dGVzdA==, Bearer service="a, b=c" , realm="{}"',
+    'Bearer realm="{}",service="a, b=c",error="invalid_token", Bearer realm="http://evil.example.org"',
+]
+
+
+@pytest.mark.parametrize("header", SEVERAL)
+async def test_several_challenges(opened: Any, served: Callable[[Any], Any], header: str) -> None:
+    server = served(Fake(token=(401, {}, b"")))
+    fake = served(Fake(v2=(401, {"WWW-Authenticate": header.format(f"http://{server.host}/token")}, b"")))
+    async with opened("password", registry=f"http://{fake.host}", **ALICE) as session:
+        assert (await session.greet()).parameters["service"] == "a, b=c"
+        with pytest.raises(m.AuthFailed):
+            await verified(session)
+
+    assert [path for path, _ in server.seen] == ["/token"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_how_long_to_wait_is_told(opened: Any, served: Callable[[Any], Any], status: int) -> None:
+    server = served(Fake(token=(status, {"Retry-After": "7"}, b"")))
+    asking, away = served(Fake(v2=bearer(f"http://{server.host}/token"))), served(Fake(v2=server.replies["/token"]))
+    for fake in (asking, away):
+        async with opened("password", registry=f"http://{fake.host}", **ALICE) as session:
+            with pytest.raises((m.Throttled, m.Unreachable)) as caught:
+                await verified(session)
+            assert caught.value.retry_after == timedelta(seconds=7)
+
+
 async def test_a_token_server_that_redirects_is_not_followed(opened: Any, served: Callable[[Any], Fake]) -> None:
     thief = served(Fake())
     server = served(Fake(token=(307, {"Location": f"http://{thief.host}/token"}, b"")))
@@ -271,7 +367,8 @@ async def test_a_token_server_that_redirects_is_not_followed(opened: Any, served
     assert thief.seen == []
 
 
-REALMS = ["", "token", "//127.0.0.1/token", "ftp://127.0.0.1/token", "http://alice@127.0.0.1/token",
+REALMS = ["", "token", "/token", "file:///etc/passwd", "http://127.0.0.1:0/token",
+          "//127.0.0.1/token", "ftp://127.0.0.1/token", "http://alice@127.0.0.1/token",
           "http://127.0.0.1:x/token", "http://[::1/token", "http://127.0.0.1\\\\@evil.org/"]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,4 +101,25 @@ def test_login_with_the_aws_cli_and_logout(mooring: Mooring, aws: str, tmp_path:
     assert "AccessDenied" in refused.stderr
     assert mooring("logout", "data").stderr.startswith(f"Removed models from {config}.")
     assert config.read_text() == "# mine\n[profile mine]\nregion = x"
-    assert mooring("logout", "data").stderr == "There was nothing to remove.\n"
+    assert mooring("logout", "data").stderr.startswith(f"There was nothing to remove in {config};")
+
+
+def test_login_of_docker_with_a_registry_of_ecr_and_logout(mooring: Mooring, sandbox: Any, tmp_path: Path) -> None:
+    host = f"{sandbox.account}.dkr.ecr.{sandbox.region}.amazonaws.com"
+    helper = Path(sys.executable).with_name("docker-credential-mooring")
+
+    def asked() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [helper, "get"], input=f"{host}\n", capture_output=True, text=True, timeout=120, check=False
+        )
+
+    mooring("login", "data", "-r", "docker-registry", "-i", host)
+
+    assert json.loads((tmp_path / ".docker" / "config.json").read_text()) == {"credHelpers": {host: "mooring"}}
+    answer = json.loads(asked().stdout)
+    assert (answer.pop("Secret") != "", answer) == (True, {"ServerURL": host, "Username": "AWS"})
+    script = 'grep -o "[^\\"]*amazonaws.com" "$DOCKER_CONFIG/config.json" "$REGISTRY_AUTH_FILE"'
+    found = mooring("exec", "data", "-r", "docker-registry", "-i", f"{host}/team/server", "--", "sh", "-c", script)
+    assert found.stdout.count(host) == 2
+    mooring("logout", "data")
+    assert asked().stdout == "credentials not found in native keychain\n"

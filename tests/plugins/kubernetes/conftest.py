@@ -49,7 +49,13 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without a kubeconfig, and not a pod; gives its home."""
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "KUBERNETES_EXEC_INFO"):
+    for name in (
+        "MOORING_HOME",
+        "KUBECONFIG",
+        "KUBERNETES_SERVICE_HOST",
+        "KUBERNETES_SERVICE_PORT",
+        "KUBERNETES_EXEC_INFO",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -152,7 +158,7 @@ def issuer(cluster: Any, namespace: str) -> dict[str, Any]:
 @pytest.fixture
 def ask() -> Callable[..., m.CredentialRequest]:
     def made(access: m.Access = "read", **more: Any) -> m.CredentialRequest:
-        fields = {"resource_id": "lab", "ttl": timedelta(hours=1), "consumer": "ann@host"} | more
+        fields = {"resource_id": "lab", "ttl": timedelta(hours=1), "consumer": "ann@host", "connector": "prod"} | more
         return m.CredentialRequest(resource_type="kubernetes-cluster", access=access, **fields)
 
     return made

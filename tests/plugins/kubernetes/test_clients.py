@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import requires
 from typing import Any
 
 import anyio
@@ -82,6 +85,18 @@ async def test_a_blocking_client_renews_once_for_many_threads(fake: Any) -> None
 
     assert await anyio.to_thread.run_sync(work) == ["v1.33.1"] * 24
     assert len(asked) == 1
+
+
+async def test_without_the_official_library_its_name_is_said(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (wanted,) = (one.partition(";")[0] for one in requires("mooring-kubernetes") or () if "blocking" in one)
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    with (
+        pytest.raises(m.InvalidConfig, match=r"pip install 'kubernetes[<>=]") as caught,
+        blocking(access(fake, fake.token, HOUR), lambda: access(fake, fake.token, HOUR)),
+    ):
+        pass
+    bounds = re.compile(r"[<>=]+\d+")
+    assert set(bounds.findall(caught.value.message)) == set(bounds.findall(wanted))
 
 
 async def test_a_client_lives_on_with_what_it_has_while_renewing_fails(

@@ -61,6 +61,21 @@ async def test_a_token_works_within_rbac_and_not_beyond_and_ends_with_its_secret
     await until(lambda: cluster.status(f"{base}/configmaps/settings", token) == 401)
 
 
+@pytest.mark.parametrize("name", ["theirs", "mooring-theirs", ""])
+async def test_only_what_is_named_as_mooring_names_it_is_undone(
+    opened: Any, cluster: Any, namespace: str, issuer: Any, name: str
+) -> None:
+    """Whoever can write the store, but has no master key, has no Secret of the cluster deleted."""
+    secrets = f"/api/v1/namespaces/{namespace}/secrets"
+    if name:
+        cluster.call("POST", secrets, {"metadata": {"name": name}})
+    async with opened("token", **issuer) as session:
+        with pytest.raises(m.InvalidConfig, match="left alone"):
+            await connector.undo(session, {"namespace": namespace, "secret": name})
+    if name:
+        assert cluster.call("DELETE", f"{secrets}/{name}")["status"] == "Success"
+
+
 async def test_the_ttl_is_what_the_cluster_gives(opened: Any, issuer: Any, ask: Any) -> None:
     async with opened("token", **issuer) as session:
         access = await connector.issue_credentials(session, ask(ttl=timedelta(minutes=10)))
@@ -79,16 +94,28 @@ async def test_a_token_for_somebody_else_alone(
 
 
 async def test_who_may_not_issue_leaves_nothing_that_is_kept(
-    opened: Any, cluster: Any, namespace: str, issuer: Any, ask: Any, log: Any
+    opened: Any, cluster: Any, namespace: str, issuer: Any, admin: Any, ask: Any, log: Any
 ) -> None:
     async with opened("token", **issuer | {"service_account": f"{namespace}/nobody"}) as session:
         with pytest.raises(m.ResourceNotFound, match=f"no service account {namespace}/nobody"):
             await connector.issue_credentials(session, ask())
     async with opened("token", **issuer | {"token": cluster.viewer_token}) as session:
-        with pytest.raises(m.AccessDenied, match="create secrets"):
+        with pytest.raises(m.AccessDenied, match=f"create secrets in namespace {namespace}"):
+            await connector.issue_credentials(session, ask())
+    maker = {"kind": "ServiceAccount", "name": "maker", "namespace": namespace}
+    rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete"]}]
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"
+    cluster.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "maker"}})
+    cluster.call("POST", roles, {"metadata": {"name": "maker"}, "rules": rules})
+    cluster.bind(namespace, "maker", maker)
+    async with opened("token", **issuer | {"token": cluster.token(namespace, "maker")}) as session:
+        with pytest.raises(m.AccessDenied, match=f"create serviceaccounts/token in namespace {namespace}"):
+            await connector.issue_credentials(session, ask())
+    async with opened("client-certificate", **admin, service_account="nowhere/bot") as session:
+        with pytest.raises(m.ResourceNotFound, match="no namespace nowhere"):
             await connector.issue_credentials(session, ask())
     assert log.kept == {}
-    assert len(log.steps) == 2
+    assert len(log.steps) == 4
 
 
 async def test_without_a_service_account_only_what_is_allowed(
@@ -116,6 +143,30 @@ async def test_without_a_service_account_only_what_is_allowed(
             await connector.issue_credentials(session, ask(allow_unnarrowed=True, allow_long_lived=True))
 
 
+async def test_a_refusal_names_the_command_with_both_allowances(
+    opened: Any, cluster: Any, namespace: str, admin: Any, settle: Any, ask: Any
+) -> None:
+    place, update = {"server": cluster.url, "certificate_authority": cluster.ca}, "mooring connector update prod"
+    account = f"issue for a service account: {update} --service-account NAMESPACE/NAME"
+    own = {
+        "the endless": (("token", place | {"token": cluster.viewer_token}), " --allow-long-lived"),
+        "a token": (("token", place | {"token": cluster.token(namespace, "bot")}), ""),
+        "a certificate": (("client-certificate", admin), ""),
+    }
+    for (method, fields), more in own.values():
+        async with opened(method, **fields) as session:
+            with pytest.raises(m.NotNarrowed) as caught:
+                await connector.issue_credentials(session, ask())
+        said = f"{account}; or let its own credentials out: {update} --allow-unnarrowed{more}"
+        assert caught.value.message == f"the connector has no service_account to issue for; {said}"
+    async with opened("token", **place, token=cluster.viewer_token) as session:
+        with pytest.raises(m.LongLived) as endless:
+            await connector.issue_credentials(session, ask(allow_unnarrowed=True))
+    assert endless.value.message.endswith(f"{account}; or let them out: {update} --allow-long-lived")
+    with pytest.raises(m.NotNarrowed, match="mooring connector update prod --service-account"):
+        connector.explain(settle("token", server="https://k8s.example.org", token="t"), ask())
+
+
 async def test_a_cluster_without_token_request(opened: Any, fake: Any, at_fake: Any, ask: Any, log: Any) -> None:
     fake.answers["POST", "/api/v1/namespaces/apps/secrets"] = {"metadata": {"uid": "1"}}
     async with opened("token", **at_fake, service_account="apps/bot") as session:
@@ -126,7 +177,18 @@ async def test_a_cluster_without_token_request(opened: Any, fake: Any, at_fake: 
     assert log.kept == {}
 
 
-@pytest.mark.parametrize("status", [{}, {"token": 1}, {"token": "t"}, {"token": "t", "expirationTimestamp": "soon"}])
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"token": 1},
+        {"token": "t"},
+        {"token": "t", "expirationTimestamp": "soon"},
+        {"token": "", "expirationTimestamp": "2100-01-01T00:00:00Z"},
+        {"token": "t\nu: v", "expirationTimestamp": "2100-01-01T00:00:00Z"},
+        {"token": "t", "expirationTimestamp": None},
+    ],
+)
 async def test_a_cluster_that_answers_nonsense(
     opened: Any, fake: Any, at_fake: Any, ask: Any, log: Any, status: Any
 ) -> None:
@@ -212,6 +274,34 @@ async def test_a_broker_removes_at_once_what_a_failed_request_has_made(
         with pytest.raises(m.ResourceNotFound, match="nobody"):
             await broker.issue("lab")
         assert cluster.secrets(namespace) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [(timedelta(minutes=-5), "have ended"), (timedelta(days=400), "long-lived"), (HOUR / 12, None)]
+)
+async def test_a_cluster_that_gives_another_life(fake: Any, at_fake: Any, ends: timedelta, said: str | None) -> None:
+    """What is not let out is revoked; what is shorter says so."""
+    gone = []
+    stamp = (datetime.now(UTC) + ends).isoformat()
+
+    def made(body: Any) -> Any:
+        name = f"/api/v1/namespaces/apps/secrets/{body['metadata']['name']}"
+        fake.answers["DELETE", name] = lambda _: gone.append(name) or {}
+        return {"metadata": {"uid": "1"}}
+
+    fake.answers["POST", "/api/v1/namespaces/apps/secrets"] = made
+    status = {"token": "t", "expirationTimestamp": stamp}
+    fake.answers["POST", "/api/v1/namespaces/apps/serviceaccounts/bot/token"] = {"status": status}
+    async with memory_broker(connector) as broker:
+        config = {"cluster_name": "lab", "service_account": "apps/bot"} | at_fake
+        await broker.register("lab", type="kubernetes", auth_method="token", config=config, verify=False)
+        if said is None:
+            (note,) = (await broker.issue("lab", ttl=HOUR)).credentials.clamped
+            assert "asked for 1:00:00" in note
+        else:
+            with pytest.raises(m.MooringError, match=said):
+                await broker.issue("lab")
+    assert len(gone) == (said is not None)
 
 
 async def test_a_broker_issues_once_for_many_and_makes_a_client(

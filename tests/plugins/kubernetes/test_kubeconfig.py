@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import yaml
 import mooring as m
 from mooring_kubernetes import connector
 from mooring_kubernetes.program import run
+from mooring_kubernetes.session import FRESH
 from mooring_kubernetes.way import ExecPlugin, Way
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +61,12 @@ def exec_block(command: str, **more: Any) -> dict[str, Any]:
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command} | more}
 
 
+def answer(version: str, **status: Any) -> str:
+    """A line of a shell that prints an ExecCredential."""
+    kind = {"apiVersion": f"client.authentication.k8s.io/{version}", "kind": "ExecCredential"}
+    return f"cat <<'END'\n{json.dumps(kind | {'status': status})}\nEND"
+
+
 async def test_each_kind_of_user_gets_in(opened: Any, cluster: Any, tmp_path: Path) -> None:
     certificate, key = cluster.admin
     (tmp_path / "sub").mkdir()
@@ -90,7 +98,8 @@ async def test_each_kind_of_user_gets_in(opened: Any, cluster: Any, tmp_path: Pa
 async def test_a_program_runs_once_a_session_unless_it_says_that_it_must_again(
     opened: Any, fake: Any, tmp_path: Path
 ) -> None:
-    for ends, times in ((None, 1), ("2030-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 2)):
+    soon = (datetime.now(UTC) + FRESH - timedelta(seconds=5)).isoformat()
+    for ends, times in ((None, 1), ("2100-01-01T00:00:00Z", 1), (soon, 2)):
         (tmp_path / "told").write_text("")
         status = {"token": fake.token} | ({"expirationTimestamp": ends} if ends else {})
         text = yaml.safe_dump(document({"x": exec_block(program(tmp_path, status))}, fake.url, fake.ca))
@@ -101,7 +110,21 @@ async def test_a_program_runs_once_a_session_unless_it_says_that_it_must_again(
 
 
 @pytest.mark.parametrize(
-    "script", ["exit 3", "echo hello", "echo '{}'", 'echo \'{"kind": "ExecCredential", "status": 1}\'', "kill -9 $$"]
+    "script",
+    [
+        "exit 3",
+        "echo hello",
+        "echo '{}'",
+        'echo \'{"kind": "ExecCredential", "status": 1}\'',
+        "kill -9 $$",
+        "exec cat /dev/zero",
+        answer("v1beta1", token="t"),
+        answer("v1", token="t\nu"),
+        answer("v1", token="t", expirationTimestamp="soon"),
+        answer("v1", token="t", expirationTimestamp="2020-01-01T00:00:00Z"),
+        answer("v1", clientCertificateData="x", clientKeyData="y"),
+        answer("v1", clientCertificateData=["x"], clientKeyData={}),
+    ],
 )
 async def test_a_program_that_fails(opened: Any, fake: Any, tmp_path: Path, script: str) -> None:
     path = tmp_path / "bad"
@@ -138,6 +161,44 @@ async def test_a_program_is_killed_with_the_call(opened: Any, fake: Any, tmp_pat
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+async def test_a_program_dies_with_what_it_has_started(opened: Any, fake: Any, tmp_path: Path) -> None:
+    """A child that holds the output open is waited for by nobody."""
+    path = tmp_path / "forking"
+    path.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nwait\n")
+    path.chmod(0o700)
+    text = yaml.safe_dump(document({"x": exec_block(str(path))}, fake.url, fake.ca))
+    session_of = opened("kubeconfig", kubeconfig=text, allow_exec=True, exec_commands=[str(path)])
+    async with session_of as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(connector.verify, session, VERIFY)
+        with anyio.fail_after(30):
+            while not (tmp_path / "pid").exists():  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    child = Path("/proc") / (tmp_path / "pid").read_text().strip() / "stat"
+    with anyio.fail_after(30):
+        while child.exists() and child.read_text().split()[2] != "Z":  # noqa: ASYNC110  (nobody tells when it is gone)
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"env": [{"name": "A=B", "value": "c"}]},
+        {"env": [{"name": "A", "value": "\0"}]},
+        {"args": ["a\0b"]},
+        {"args": ["x" * 1_000_000]},
+    ],
+)
+async def test_a_program_that_cannot_be_given_what_is_wanted(
+    opened: Any, fake: Any, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    command = str(tmp_path / "printer")
+    text = yaml.safe_dump(document({"x": exec_block(program(tmp_path, {"token": "t"}), **more)}, fake.url, fake.ca))
+    async with opened("kubeconfig", kubeconfig=text, allow_exec=True, exec_commands=[command]) as session:
+        with pytest.raises(m.InvalidConfig, match="does not start"):
+            await connector.verify(session, VERIFY)
+
+
 @pytest.mark.parametrize("rounds", range(12))
 def test_a_program_that_is_left_while_it_starts_is_closed(rounds: int, tmp_path: Path) -> None:
     path = tmp_path / "slow"
@@ -146,7 +207,7 @@ def test_a_program_that_is_left_while_it_starts_is_closed(rounds: int, tmp_path:
 
     async def leave() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run, ExecPlugin(command=str(path)), Way(server="https://127.0.0.1"))
+            tasks.start_soon(run, ExecPlugin(command=str(path)), Way(server="https://127.0.0.1"), datetime.now(UTC))
             for _ in range(rounds):
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
@@ -187,14 +248,25 @@ async def test_lifting_the_current_context_and_each(machine: Path, authority: An
     with pytest.raises(m.NothingToLift, match="has no client-certificate"):
         await connector.lift(m.LiftRequest(auth_method="client-certificate", options={"context": "dev"}))
     allowed = {"allow_exec": True, "exec_commands": ["aws"]}
-    program = await lifted(context="run", **allowed)
-    assert program.auth_method == "kubeconfig"
+    ran = await lifted(context="run", **allowed)
+    assert ran.auth_method == "kubeconfig"
     assert (await lifted(context="dev", cluster_name="mine")).config.cluster_name == "mine"
 
     every = await connector.lift_all(m.LiftRequest(options=allowed))
     assert [(one.name, one.auth_method) for one in every] == [
-        ("dev", "token"), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
+        ("dev", "token"), ("old", ""), ("pair", "client-certificate"), ("basic", "password"), ("run", "kubeconfig"),
     ]  # fmt: skip
+    assert isinstance(every[1], m.Unlifted)
+    assert "gke-gcloud-auth-plugin" in every[1].error.message
+    assert every[1].error.__traceback__ is None
+    assert every[1].source == every[0].source.replace("'dev'", "'old'") != ""
+    assert every[1].auth_method == ""
+    *_, program = await connector.lift_all(m.LiftRequest())
+    assert isinstance(program, m.Unlifted)
+    assert (program.auth_method, program.source) == ("kubeconfig", every[4].source)
+    assert "the context 'run' of " in program.source
+    (only,) = await connector.lift_all(m.LiftRequest(options={"context": "pair"}))
+    assert only.name == "pair"
 
 
 async def test_files_of_kubeconfig_are_merged_as_kubectl_does(
@@ -232,6 +304,21 @@ async def test_nothing_to_lift(machine: Path, monkeypatch: pytest.MonkeyPatch) -
         auth_method="service-account", allow_implicit=True, options={"token_file": str(machine / "token")}
     )
     assert (await connector.lift(request)).config.cluster_name == "in-cluster"
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    for name in ("x" * 5000, "nowhere\udcff"):
+        monkeypatch.setenv("KUBECONFIG", name)
+        with pytest.raises(m.NothingToLift):
+            await lifted()
+    monkeypatch.setenv("KUBECONFIG", "~nobody-there/config")
+    with pytest.raises(m.InvalidConfig, match="'KUBECONFIG' begins with the home"):
+        await lifted()
+    monkeypatch.delenv("KUBECONFIG")
+    for where in ("gone", "."):  # neither is a file
+        held = document({"x": {"token": "t"}}, "https://k8s.example.org")
+        held["clusters"][0]["cluster"]["certificate-authority"] = where
+        (machine / "without").write_text(yaml.safe_dump(held))
+        with pytest.raises(m.InvalidConfig, match="the file of 'certificate-authority' cannot be read"):
+            await lifted(kubeconfig_file=str(machine / "without"))
     (machine / "broken").write_text("a: [")
     with pytest.raises(m.InvalidConfig, match="no YAML"):
         await connector.lift_all(m.LiftRequest(options={"kubeconfig_file": str(machine / "broken")}))

@@ -47,6 +47,18 @@ async def test_the_connector_that_lacks_rights_is_told_which(opened: Any, cluste
             await connector.verify(session, VERIFY)
 
 
+async def test_a_service_account_that_is_not_there(
+    opened: Any, cluster: Any, namespace: str, admin: Any, issuer: Any
+) -> None:
+    async with opened("client-certificate", **admin, service_account=f"{namespace}/bot") as session:
+        assert (await connector.verify(session, VERIFY)).subject == "admin"
+    async with opened("client-certificate", **admin, service_account=f"{namespace}/nobody") as session:
+        with pytest.raises(m.ResourceNotFound, match=f"no service account {namespace}/nobody in the cluster; make it"):
+            await connector.verify(session, VERIFY)
+    async with opened("token", **issuer | {"service_account": f"{namespace}/nobody"}) as session:
+        await connector.verify(session, VERIFY)  # who may only issue may not look
+
+
 async def test_the_one_cluster_is_found(opened: Any, cluster: Any, issuer: Any) -> None:
     request = m.DiscoverRequest(resource_type="kubernetes-cluster")
     async with opened("token", **issuer) as session:
@@ -167,6 +179,17 @@ async def test_garbage_and_refusals(opened: Any, fake: Any, at_fake: Any, answer
     if answer.status in (429, 503):
         assert problem.retry_after is not None
         assert problem.retry_after.total_seconds() == 7
+
+
+async def test_an_answer_without_an_end_and_one_to_everything(opened: Any, fake: Any, at_fake: Any) -> None:
+    fake.answers["GET", "/mooring/whoami"] = {"kind": "Anything"}
+    problem = await refused(opened, **at_fake)
+    assert isinstance(problem, m.Rejected)
+    assert "does not answer as a Kubernetes API server" in problem.message
+    fake.answers["GET", "/version"] = web.Response(body=b" " * (17 * 1024 * 1024))
+    problem = await refused(opened, **at_fake)
+    assert isinstance(problem, m.Rejected)
+    assert "longer than 16 MiB" in problem.message
 
 
 async def test_the_cluster_of_another_name(opened: Any, fake: Any, at_fake: Any) -> None:

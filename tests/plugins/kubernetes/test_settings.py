@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mooring as m
+from mooring.types import split_config
 from mooring_kubernetes import connector
 
 SERVER = {"server": "https://k8s.example.org:6443"}
@@ -100,6 +102,8 @@ def kubeconfig(user: Any = None, cluster: Any = None, **more: Any) -> str:
     return yaml.safe_dump(document | more)
 
 
+BOMB = "a0: &a0 [a, a]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 9))
+"""Nine to the eighth of two texts."""
 EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args": ["eks", "get-token"]}
 
 
@@ -111,6 +115,14 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args
         ("kind: Pod", "is no kubeconfig"),
         ("[" * 5000, "is no YAML"),
         ("x" * 2_000_000, "longer than 1 MiB"),
+        (f"a: !!bool {CANARY}", "is no YAML"),
+        ("a: !!int ''", "is no YAML"),
+        (f"a: !!timestamp {CANARY}", "is no YAML"),
+        ("a: &a [*a]", "is no YAML"),
+        ("a: 1" + ":1" * 300_000, "is no YAML"),
+        (BOMB.replace("[a, a]", "{a: b}").replace("[", "{<<: [").replace("]", "]}"), "is no YAML"),
+        (f"{BOMB}current-context: *a8\n", "is no YAML"),
+        ("current-context: [x]", "current-context that is no text"),
         ("clusters: 1", "broken list of clusters"),
         ("clusters: [{name: 1}]", "broken list of clusters"),
         ("{}", "no current context"),
@@ -129,12 +141,58 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args
         (kubeconfig(cluster={"server": "http://k8s.example.org"}), "no TLS"),
         (kubeconfig(cluster={"server": "https://k8s", "insecure-skip-tls-verify": True}), "trust whoever answers"),
         (kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "AAAA"}), "base64|certificate"),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": "bm9wZQ=="}),
+            "in the kubeconfig, field 'certificate-authority' is no certificate",
+        ),
+        (
+            kubeconfig(cluster={"server": "https://k8s", "proxy-url": f"http://u:{CANARY}@p:1"}),
+            "in the kubeconfig, field 'proxy-url' is malformed",
+        ),
     ],
 )
 def test_a_broken_or_hostile_kubeconfig(settle: Any, text: str, said: str) -> None:
     problem = refusal(settle, "kubeconfig", kubeconfig=text)
     assert isinstance(problem, m.InvalidConfig)
     assert re.search(said, problem.message), problem.message
+
+
+def test_a_file_given_as_the_kubeconfig_itself(settle: Any) -> None:
+    problem = refusal(settle, "kubeconfig", kubeconfig=f"/home/ann/{CANARY}")
+    assert "with --kubeconfig-file FILE, or give what it holds with --kubeconfig @FILE" in problem.message
+
+
+def test_the_cluster_s_name_is_the_context_s_own(tmp_path: Path) -> None:
+    context = {"name": "dev", "context": {"cluster": "lab", "user": "ann"}}
+    document = {
+        "clusters": [{"name": "lab", "cluster": {"server": "https://k8s.example.org"}}],
+        "users": [{"name": "ann", "user": {"token": CANARY}}],
+        "contexts": [context],
+        "current-context": "dev",
+    }
+    file = tmp_path / "config"
+    file.write_text(yaml.safe_dump(document))
+    method = connector.describe().auth_method("kubeconfig")
+    assert method is not None
+    for fields in ({"kubeconfig_file": str(file)}, {"kubeconfig": m.Secret(file.read_text())}):
+        made: Any = m.build_config(method.config, fields)
+        assert made.cluster_name == "lab"
+        assert split_config(made)[0]["cluster_name"] == "lab"
+    named: Any = m.build_config(method.config, {"kubeconfig_file": "nowhere", "cluster_name": "mine"})
+    assert named.cluster_name == "mine"
+    for broken, said in (("contexts: [", "is no YAML"), ("contexts: []", "no current context")):
+        file.write_text(broken)
+        with pytest.raises(m.InvalidConfig, match=said):
+            m.build_config(method.config, {"kubeconfig_file": str(file)})
+
+
+def test_data_in_several_lines(settle: Any, authority: Any) -> None:
+    """As `base64` without -w 0 writes them, and kubectl reads them."""
+    lines = base64.encodebytes(authority.pem.encode()).decode()
+    assert lines.count("\n") > 2
+    assert settle(
+        "kubeconfig", kubeconfig=kubeconfig(cluster={"server": "https://k8s", "certificate-authority-data": lines})
+    )
 
 
 def test_a_program_runs_only_where_it_is_allowed(settle: Any) -> None:

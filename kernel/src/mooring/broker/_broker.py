@@ -26,10 +26,10 @@ from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
 from mooring.errors import BrokerClosed, InvalidConfig, NotPermitted, RecordDamaged, UnknownLease, UnsupportedResource
 from mooring.events import Event
-from mooring.hookspecs import ClientRequest, Explanation, Lifted
+from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.registry import Plugin, Registry
-from mooring.store import Connectors
+from mooring.store import Connectors, UndoEntry
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
 from mooring.vault import BackupNote, Place
 
@@ -176,6 +176,25 @@ class Broker:
         """
         return await _register.lift(self._desk, type, auth_method, options or {})
 
+    async def lift_all(
+        self,
+        type: str,
+        *,
+        prefix: str = "",
+        auth_method: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Sequence[Lifted | Unlifted]:
+        """Everything that this machine has, each for a `register` of its own, and beside it what cannot be lifted.
+
+        Each has a name that a connector may bear and that no other of them has: the prefix and a dash, if there is one,
+        and what the thing is called, with a dash for whatever no name may hold; `-2`, `-3`... tell equal ones apart.
+
+        Raises:
+            NothingToLift: there is nothing, or the type cannot find all; the message says which types can.
+            InvalidConfig: the prefix is no name.
+        """
+        return await _register.lift_all(self._desk, type, prefix, auth_method, options or {})
+
     async def get(self, connector: str) -> Connector:
         """One connector.
 
@@ -244,14 +263,16 @@ class Broker:
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str | Connector, *, revoke: bool = False) -> Connector:
-        """Remove a connector; what it issued lives until it ends, unless it can be taken back.
+    async def delete(self, connector: str | Connector, *, revoke: bool = False, force: bool = False) -> Connector:
+        """Remove a connector, after what issuing made at its vendor; what else it issued lives until it ends.
 
         Args:
             connector: its name; or the connector as it was read.
             revoke: take back what it issued first, where that can be done for each lease.
+            force: delete it also if some of that cannot be removed. `unremoved` gives what, and `RemovalFailed` tells.
 
         Raises:
+            VendorError: some of that could not be removed, and the connector was not deleted.
             StoreConflict: somebody else changed or deleted it meanwhile, or since it was read.
             NotPermitted: a lease could not be taken back; the connector is kept, so that it can be tried again.
             RecordDamaged: its record cannot be read; see `discard`.
@@ -260,13 +281,13 @@ class Broker:
         found = await desk.as_read(connector)
         if revoke:
             kept = [one for one in await self.revoke(connector=found.id) if one.state in ("revoking", "irrevocable")]
-            if kept:
+            if kept and not force:
                 raise NotPermitted(
                     f"{len(kept)} leases of connector {found.name!r} could not be taken back: {kept[0].error}; it is "
-                    "kept and they are tried again; to delete it all the same, leave out --revoke"
+                    "kept and they are tried again; to delete it all the same, use --force (force=True)"
                 )
         try:
-            await _register.delete(desk, found)
+            await _register.delete(desk, found, force=force)
         finally:
             issuer.forget()
         return found
@@ -632,6 +653,10 @@ class Broker:
     async def sweep(self) -> None:
         """Remove at the vendors what issuing had made there and nothing needs any more; also done by itself."""
         await _undo.sweep(self._desk)
+
+    async def unremoved(self) -> Sequence[UndoEntry]:
+        """What issuing made at the vendors and could not be removed so far; without a connector it is given up."""
+        return [one for one in await self._desk.store.undos() if one.attempts]
 
     def close(self) -> None:
         """Let go of what plugins keep, and serve nobody any more; called by `open_broker`."""

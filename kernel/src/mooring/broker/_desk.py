@@ -383,7 +383,7 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except MooringError as error:
-        _unchain(error)
+        unchain(error)
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit and the panics of extensions too
         if _is_cancellation(error):
@@ -401,16 +401,19 @@ def guard(route: Route, hook: str) -> Generator[None, None, None]:
     try:
         raise problem
     finally:
-        _unchain(problem)  # here the foreign error is still being handled: by who called this generator
+        unchain(problem)  # here the foreign error is still being handled: by who called this generator
 
 
-def _unchain(error: MooringError) -> None:
+def unchain(error: MooringError) -> None:
     error.__cause__ = error.__context__ = None
     vars(error).pop("__notes__", None)
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    cancelled = anyio.get_cancelled_exc_class()
+    try:
+        cancelled = anyio.get_cancelled_exc_class()
+    except RuntimeError:  # outside of an event loop nothing is cancelled
+        return False
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(cancelled) is not None
     return isinstance(error, cancelled)

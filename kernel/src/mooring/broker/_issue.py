@@ -359,6 +359,7 @@ def _request(connector: Connector, key: Key, consumer: str) -> CredentialRequest
         consumer=consumer,
         allow_unnarrowed=connector.allow_unnarrowed,
         allow_long_lived=connector.allow_long_lived,
+        connector=connector.name,
     )
 
 

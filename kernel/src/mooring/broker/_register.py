@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 import msgspec
 
-from mooring.broker._desk import Desk, bound, checked, doing, guard, within
+from mooring.broker._desk import Desk, bound, checked, doing, guard, unchain, within
 from mooring.broker._issue import fingerprint
-from mooring.broker._undo import undo
+from mooring.broker._undo import step_of, undo
 from mooring.broker._verify import verify
-from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod
+from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod, VendorError
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
-from mooring.hookspecs import Lifted, LiftRequest
+from mooring.hookspecs import Lifted, LiftRequest, Unlifted
 from mooring.registry import Route
 from mooring.types import AuthMethod, Config, Connector, build_config, instant, split_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME_LENGTH = 128
 LABEL_LENGTH = 256
+SHOWN = 5
+"""How many things that are left at a vendor a message names at most."""
 LONGEST_SPAN = timedelta(days=3653)
 
 
@@ -115,11 +118,17 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
     return draft
 
 
-async def delete(desk: Desk, connector: Connector) -> None:
-    """Remove a connector, what was cached of it, and what it has made at its vendor."""
+async def delete(desk: Desk, connector: Connector, *, force: bool) -> None:
+    """Remove a connector, what was cached of it, and before that what it has made at its vendor."""
     with desk.failing_on_record("delete", connector), doing("delete", connector):
-        if made := await desk.store.undos(connector_id=connector.id):
-            await undo(desk, made)
+        made = await desk.store.undos(connector_id=connector.id)
+        if (left := await undo(desk, made)) and not force:
+            named = ", ".join([*(step_of(entry) for entry, _ in left[:SHOWN]), *(["..."] if left[SHOWN:] else [])])
+            raise VendorError(
+                f"connector {connector.name!r} was not deleted, for {len(left)} of what it made at its vendor could "
+                f"not be removed ({left[0][1].rstrip('.')}): {named}; mend that and delete it again, or use --force "
+                "(force=True) and remove them by hand"
+            )
         await desk.store.delete(connector)
     await desk.cache.forget(connector.id)
     deleted = ConnectorDeleted(at=desk.clock.now(), **_about(connector))
@@ -131,12 +140,57 @@ async def lift(desk: Desk, type: str, auth_method: str | None, options: Mapping[
     route = desk.registry.route(type)
     if route.lift is None:
         raise NothingToLift(f"connector type {type!r} cannot be configured from this machine; give its fields")
-    if auth_method is not None:
-        desk.permit(route.auth_method(auth_method))
-    request = LiftRequest(auth_method=auth_method, options=options, allow_implicit=desk.allow_implicit)
+    request = _lift_request(desk, route, auth_method, options)
     with within(desk.budgets.lift, "looking at this machine's configuration"), guard(route, "lift"):
         return checked(route, "lift", await route.lift(request), Lifted)
     raise AssertionError  # `within` has raised
+
+
+async def lift_all(
+    desk: Desk, type: str, prefix: str, auth_method: str | None, options: Mapping[str, Any]
+) -> Sequence[Lifted | Unlifted]:
+    """A configuration for each thing that this machine has, with names that are valid and differ."""
+    if prefix:
+        _check_name(prefix)
+    route = desk.registry.route(type)
+    if route.lift_all is None:
+        able = ", ".join(one.type.name for one in desk.registry.routes() if one.lift_all) or "none"
+        raise NothingToLift(
+            f"connector type {type!r} cannot find everything on this machine; types that can: {able}; "
+            "register its connectors one by one"
+        )
+    request = _lift_request(desk, route, auth_method, options)
+    with within(desk.budgets.lift, "looking at this machine's configuration"), guard(route, "lift_all"):
+        found = checked(route, "lift_all", await route.lift_all(request), tuple)
+        for one in found:
+            if isinstance(one, Unlifted):
+                unchain(one.error)
+            else:
+                checked(route, "lift_all", one, Lifted)
+        if not found:
+            raise NothingToLift(f"there is nothing on this machine that connector type {type!r} could be made of")
+        return _named(found, prefix, type)
+    raise AssertionError  # `within` has raised
+
+
+def _lift_request(desk: Desk, route: Route, auth_method: str | None, options: Mapping[str, Any]) -> LiftRequest:
+    if auth_method is not None:
+        desk.permit(route.auth_method(auth_method))
+    return LiftRequest(auth_method=auth_method, options=options, allow_implicit=desk.allow_implicit)
+
+
+def _named(found: Sequence[Lifted | Unlifted], prefix: str, type: str) -> list[Lifted | Unlifted]:
+    """The same with names as `Broker.lift_all` has them; the type's where nothing of a name is left."""
+    named: dict[str, Lifted | Unlifted] = {}
+    for one in found:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", one.name).strip("-._") or type
+        whole = f"{prefix}-{plain}" if prefix else plain
+        name, number = whole[:NAME_LENGTH], 1
+        while name in named:
+            number += 1
+            name = f"{whole[: NAME_LENGTH - len(f'-{number}')]}-{number}"
+        named[name] = msgspec.structs.replace(one, name=name)
+    return list(named.values())
 
 
 def _config(method: AuthMethod, values: Mapping[str, Any] | Config) -> Config:

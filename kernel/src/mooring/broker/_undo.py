@@ -57,15 +57,15 @@ async def sweep(desk: Desk) -> None:
     await expire(desk)
 
 
-async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
-    """Undo entries, all at once; gives those that could not be."""
-    failed: list[UndoEntry] = []
+async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[tuple[UndoEntry, str]]:
+    """Undo entries, all at once; gives those that could not be, each with why."""
+    failed: list[tuple[UndoEntry, str]] = []
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def work(entry: UndoEntry) -> None:
         async with limiter:
-            if not await _undo(desk, entry):
-                failed.append(entry)
+            if problem := await _undo(desk, entry):
+                failed.append((entry, problem))
 
     async with anyio.create_task_group() as tasks:
         for entry in entries:
@@ -73,8 +73,8 @@ async def undo(desk: Desk, entries: Iterable[UndoEntry]) -> list[UndoEntry]:
     return failed
 
 
-async def _undo(desk: Desk, entry: UndoEntry) -> bool:
-    about = {"connector_id": entry.connector_id, "step": msgspec.json.encode(entry.step).decode()}
+async def _undo(desk: Desk, entry: UndoEntry) -> str | None:
+    about = {"connector_id": entry.connector_id, "step": step_of(entry)}
     try:
         connector = await desk.store.find(entry.connector_id)
         if connector is None or connector.id != entry.connector_id:
@@ -95,7 +95,7 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
         kind, message = type(error).__name__, error.message
         desk.books.tell(RemovalFailed(at=desk.clock.now(), error=kind, message=message, attempts=attempts, **about))
         await _tell(desk, entry, error)
-        return False
+        return message
     with suppress(StoreError):  # then it is undone once more, which does no harm
         if not await _others(desk, entry):
             await _tell(desk, entry)  # before: a crash in between would leave a lease that nobody revokes any more
@@ -105,10 +105,10 @@ async def _undo(desk: Desk, entry: UndoEntry) -> bool:
             if not await _others(desk, entry):  # they were undone meanwhile
                 await _tell(desk, entry)
     desk.books.tell(RemovalFinished(at=desk.clock.now(), **about))
-    return True
+    return None
 
 
-async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
+async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> str:
     """Nobody can reach it any more: its connector was deleted."""
     message = "its connector is gone; remove it by hand"
     await _tell(desk, entry, UnknownConnector(message))
@@ -118,7 +118,7 @@ async def _give_up(desk: Desk, entry: UndoEntry, about: dict[str, str]) -> bool:
         at=desk.clock.now(), error="UnknownConnector", message=message, attempts=entry.attempts, **about
     )
     desk.books.tell(failed)
-    return False
+    return message
 
 
 async def _others(desk: Desk, entry: UndoEntry) -> bool:
@@ -134,3 +134,8 @@ async def _tell(desk: Desk, entry: UndoEntry, error: MooringError | None = None)
     if entry.lease:
         with suppress(StoreError):  # it ends in its own time
             await ended(desk, entry.lease, error)
+
+
+def step_of(entry: UndoEntry) -> str:
+    """What there is to remove, as the plugin has written it down."""
+    return msgspec.json.encode(entry.step).decode()

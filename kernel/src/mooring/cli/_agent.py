@@ -16,7 +16,7 @@ from mooring.cli._broker import opening, quiet
 from mooring.cli._edge import Run
 from mooring.cli._endpoint import Answer, Endpoint, open_endpoint
 from mooring.cli._environment import in_clear, owner, secrets_of, sound
-from mooring.cli._output import encoded, put, say
+from mooring.cli._output import encoded, put_exactly, say
 from mooring.cli._process import begin
 from mooring.cli._shells import SHELLS
 from mooring.cli._wishes import Several, Wish, several_wishes
@@ -53,7 +53,7 @@ def agent(run: Run, /, wishes: Sequence[Wish], rest: Sequence[str], format: str)
 
         async with open_agent(run, wishes, run.mask.learn) as environments:
             variables = in_clear(merged(environments))
-            put((encoded("json", variables) if format == "json" else SHELLS[format](variables)).rstrip("\n"))
+            put_exactly(encoded("json", variables) if format == "json" else SHELLS[format](variables))
             sys.stdout.flush()
             say("Serving until Ctrl-C.")
             await anyio.sleep_forever()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ class Outputs:
     def __init__(self, known: Known | None) -> None:
         self._known = known
         self._threads: list[Thread] = []
+        self._failures: list[OSError] = []
         self._ours: list[int] = []
         self.stdout = self._through(1)
         same = os.path.sameopenfile(1, 2) and self.stdout != 1
@@ -39,7 +42,7 @@ class Outputs:
             return number
         source, sink = os.pipe()
         self._ours.append(sink)
-        thread = Thread(target=_pump, args=(source, number, Concealing(self._known)), daemon=True)
+        thread = Thread(target=_pump, args=(source, number, Concealing(self._known), self._failures), daemon=True)
         thread.start()
         self._threads.append(thread)
         return sink
@@ -49,23 +52,31 @@ class Outputs:
         while self._ours:
             os.close(self._ours.pop())
 
-    def wait(self) -> None:
-        """Until all is written that the child and its own children had to say."""
+    def wait(self) -> OSError | None:
+        """Until all is written that the child and its own children had to say; why it could not be, else."""
         for thread in self._threads:
             thread.join()
+        return next(iter(self._failures), None)
 
 
-def _pump(source: int, target: int, concealing: Concealing) -> None:
-    with os.fdopen(source, "rb", buffering=0) as pipe, suppress(OSError):  # whoever read us has gone: so have we
-        while data := pipe.read(CHUNK):
-            _write(target, concealing.feed(data))
-        _write(target, concealing.end())
+def _pump(source: int, target: int, concealing: Concealing, failures: list[OSError]) -> None:
+    with os.fdopen(source, "rb", buffering=0) as pipe:
+        try:
+            while data := pipe.read(CHUNK):
+                _write(target, concealing.feed(data))
+            _write(target, concealing.end())
+        except OSError as error:
+            if error.errno != errno.EPIPE:  # whoever read us has gone: so have we
+                failures.append(error)
 
 
 def _write(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(target, view) :]
+        try:
+            view = view[os.write(target, view) :]
+        except BlockingIOError:  # whoever shares our stdout may have made it so
+            select.select((), (target,), ())
 
 
 def run_child(command: Sequence[str], environment: Mapping[str, str], outputs: Outputs, forwarding: Forwarding) -> int:

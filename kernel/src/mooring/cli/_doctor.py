@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from mooring.broker._undo import step_of
 from mooring.cli._broker import with_broker
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import command
@@ -24,6 +25,7 @@ from mooring.types import Connector, Struct
 if TYPE_CHECKING:
     from mooring.assembly import Settings
     from mooring.broker import Broker
+    from mooring.store import UndoEntry
 
 MAX_ASKED = 16
 """How many connectors are verified at once."""
@@ -136,6 +138,7 @@ async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool
     except StoreError:  # the report tells
         return [store]
     checks = [store, _seals(report.closed, report.connectors), _clock(connectors)]
+    checks += _removals(await broker.unremoved(), connectors)
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
     return [*checks, *await _connectors(run, broker, connectors)]
@@ -162,6 +165,18 @@ def _clock(connectors: list[Connector]) -> Check:
         return Check(check="clock", status="fail", detail=detail)
     detail = "not behind what is stored; a vendor that finds it wrong says so below"
     return Check(check="clock", status="ok", detail=detail)
+
+
+def _removals(left: Sequence[UndoEntry], connectors: list[Connector]) -> Iterator[Check]:
+    """What could not be removed at the vendors, by connector."""
+    names = {one.id: one.name for one in connectors}
+    for id in dict.fromkeys(one.connector_id for one in left):
+        mine = [one for one in left if one.connector_id == id]
+        then = "tried again by itself" if id in names else "its connector is gone or damaged: remove it by hand"
+        attempts = counted(max(one.attempts for one in mine), "attempt")
+        detail = f"{len(mine)} not removed at the vendor after {attempts}, {then}: {step_of(mine[0])}"
+        more = ", ..." if mine[1:] else ""
+        yield Check(check=f"removals of {names.get(id, id)}", status="warn", detail=f"{detail}{more}")
 
 
 async def _connectors(run: Run, broker: Broker, connectors: list[Connector]) -> list[Check]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream
 
 from mooring.types import Secret
 
@@ -21,6 +21,10 @@ SECONDS = 60
 """How long one may take, with the vendor's answer."""
 HEAD_SECONDS = 5
 TOKEN_BYTES = 32
+MAX_WAITING = 64
+"""How many may be connected that have not said what they want; for one more the oldest is let go."""
+PAUSE_SECONDS = 0.1
+"""How long nobody is let in when the system has no place for more."""
 
 
 class Answer(NamedTuple):
@@ -37,6 +41,7 @@ class Endpoint:
     def __init__(self, port: int) -> None:
         self._host = f"{ADDRESS}:{port}"
         self._answers: dict[str, Callable[[], Awaitable[Answer]]] = {}
+        self._waiting: dict[anyio.CancelScope, None] = {}
         self.token = Secret(secrets.token_urlsafe(TOKEN_BYTES))
 
     def add(self, path: str, answer: Callable[[], Awaitable[Answer]]) -> str:
@@ -48,8 +53,22 @@ class Endpoint:
         """One request."""
         async with stream:
             with anyio.move_on_after(SECONDS), suppress(anyio.BrokenResourceError, anyio.EndOfStream):
-                answer = await self._answer(await _head(stream))
+                answer = await self._answer(await self._asked(stream))
                 await stream.send(_written(answer))
+
+    async def _asked(self, stream: ByteStream) -> bytes | None:
+        """What it asks, unless too many others come meanwhile that ask nothing."""
+        if len(self._waiting) >= MAX_WAITING:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.cancel()
+        with anyio.CancelScope() as scope:
+            self._waiting[scope] = None
+            try:
+                return await _head(stream)
+            finally:
+                self._waiting.pop(scope, None)
+        return None
 
     async def _answer(self, head: bytes | None) -> Answer:
         request = _parsed(head) if head is not None else None
@@ -74,11 +93,29 @@ async def open_endpoint() -> AsyncGenerator[Endpoint, None]:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610  anyio's, not Django's
         endpoint = Endpoint(port)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, endpoint.serve)
+            for one in cast("Sequence[SocketListener]", listener.listeners):
+                tasks.start_soon(_accept, one, endpoint.serve)
             try:
                 yield endpoint
             finally:
                 tasks.cancel_scope.cancel()
+
+
+async def _accept(listener: SocketListener, serve: Callable[[ByteStream], Awaitable[None]]) -> None:
+    """Serve who comes; nothing that a caller does, and no lack of file descriptors, ends it."""
+
+    async def attend(stream: SocketStream) -> None:
+        with suppress(OSError):
+            await serve(stream)
+
+    async with anyio.create_task_group() as tasks:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError:  # no file descriptors left, or the other side has gone already
+                await anyio.sleep(PAUSE_SECONDS)
+            else:
+                tasks.start_soon(attend, stream)
 
 
 async def _head(stream: ByteStream) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mooring.broker._desk import checked, guard
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mooring.registry import Registry, Route
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 
 
 def owner(registry: Registry, issued: Issued) -> Route | None:
@@ -50,7 +51,9 @@ def sound(route: Route, environment: Environment) -> Environment:
     """The environment, if a process can have it."""
     names = [*environment.variables, *(file.variable for file in environment.files)]
     possible = len(names) == len(set(names)) and all(NAME.fullmatch(name) for name in names)
-    possible &= all(FILE_NAME.fullmatch(file.name) is not None for file in environment.files)
+    files = {file.name for file in environment.files}
+    possible &= len(files) == len(environment.files) and all(FILE_NAME.fullmatch(file) is not None for file in files)
+    possible &= not any(str(parent) in files for file in files for parent in PurePosixPath(file).parents)
     if possible and not any("\0" in value for value in in_clear(environment).values() if value is not None):
         return environment
     raise BrokenPlugin(

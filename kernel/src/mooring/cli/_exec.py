@@ -13,6 +13,7 @@ from mooring.assembly import settings_from
 from mooring.cli._broker import with_broker
 from mooring.cli._edge import Run
 from mooring.cli._environment import environment_of, in_clear, secrets_of
+from mooring.cli._output import say
 from mooring.cli._wishes import Several, Wish, several_wishes
 from mooring.errors import InvalidConfig
 from mooring.hookspecs import Environment, EnvironmentFile
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from mooring.broker import Broker
     from mooring.cli._concealing import Known
 
+MASTER_KEY = "MOORING_MASTER_KEY"
+"""What a command is never given: it opens every connector, not only those that were named."""
+UNWRITTEN = 1
+"""The exit code where the command ended well, but not all that it wrote could be passed on."""
 FOLDERS = "run"
 """Where in the home the private folders are."""
 
@@ -115,7 +120,7 @@ def _run(command: Sequence[str], environment: Environment, known: Known | None) 
     from mooring.cli._child import Outputs, forwarded, run_child
     from mooring.cli._private import private_folder, write_private
 
-    given = dict(os.environ)
+    given = {name: value for name, value in os.environ.items() if name != MASTER_KEY}
     for name, value in in_clear(environment).items():
         given.pop(name, None)
         if value is not None:
@@ -126,9 +131,13 @@ def _run(command: Sequence[str], environment: Environment, known: Known | None) 
             if environment.files:
                 folder = stack.enter_context(private_folder(settings_from().home / FOLDERS))
                 for file in environment.files:
-                    write_private(folder / file.name, file.content)
-                    given[file.variable] = str(folder / file.name)
-            return run_child(command, given, outputs, signals)
+                    path = folder / file.name
+                    write_private(path, file.content)
+                    given[file.variable] = str(path.parent if file.folder else path)
+            code = run_child(command, given, outputs, signals)
     finally:
         outputs.close_ours()
-        outputs.wait()
+        unwritten = outputs.wait()
+    if unwritten is not None:
+        say(f"Error: the command's output cannot be written: {unwritten.strerror}")
+    return code or (UNWRITTEN if unwritten else 0)

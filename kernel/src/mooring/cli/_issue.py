@@ -17,7 +17,7 @@ from mooring.cli._completion import complete_format
 from mooring.cli._edge import Run
 from mooring.cli._environment import environment_of, in_clear, owner, secrets_of
 from mooring.cli._lazy import command
-from mooring.cli._output import Table, Title, emit, encoded, output_option, put, say
+from mooring.cli._output import Table, Title, emit, encoded, output_option, put_exactly, say
 from mooring.cli._shells import SHELLS, formats_of
 from mooring.cli._wishes import one_wish
 from mooring.credentials import Issued, kind_of, reveal
@@ -47,8 +47,13 @@ def format_option(command: F) -> F:
 @command("issue")
 @one_wish
 @format_option
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print no notes about the credentials, as for a tool that asks often."
+)
 @click.pass_obj
-def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, **wish: Any) -> None:
+def issue(
+    run: Run, /, name: str, access: Access, ttl: timedelta | None, format: str, *, quiet: bool, **wish: Any
+) -> None:
     """Issue short-lived credentials for exactly one resource. They are printed in clear, so mind where that goes."""
 
     async def work(broker: Broker) -> tuple[Issued, str]:
@@ -56,14 +61,16 @@ def issue(run: Run, /, name: str, access: Access, ttl: timedelta | None, format:
         return issued, rendered(run, broker.registry, issued, format)
 
     issued, text = with_broker(run, work, alone=True)
-    hand_over(issued, text, format)
-    if _widened(wish["resource_id"], issued.resource_id):
+    hand_over(issued, text, format, quiet=quiet)
+    if not quiet and _widened(wish["resource_id"], issued.resource_id):
         say(f"Note: taken as the prefix {issued.resource_id}; a single object cannot be named.")
 
 
-def hand_over(issued: Issued, text: str, format: str) -> None:
+def hand_over(issued: Issued, text: str, format: str, *, quiet: bool = False) -> None:
     """Print credentials, and say what is to be known of them."""
-    put(text.rstrip("\n"))
+    put_exactly(text)
+    if quiet:
+        return
     if format not in PLAIN or sys.stderr.isatty():  # the data of the plain formats says it
         for sentence in issued.clamped:
             say(f"Note: {sentence}.")

@@ -36,7 +36,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @command("login")
 @one_wish
-@click.option("--name", "entry", metavar="NAME", help="What to call it there; like the connector, unless given.")
+@click.option(
+    "--name", "entry", metavar="NAME", help="What to call it there; made of the connector's name, unless given."
+)
 @click.option("--file", type=FILE, help="The tool's configuration file; its usual one, unless given.")
 @click.pass_obj
 def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: Any) -> None:
@@ -44,9 +46,13 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
 
     An entry that calls mooring is added to the tool's configuration. No secret is written anywhere.
     """
+    clamped: list[str] = []
 
     async def work(broker: Broker) -> LoginChange:
+        if wish["resource_id"] is None:
+            wish["resource_id"] = await usual(broker, name, wish["resource_type"])
         issued = await broker.issue(name, **wish)
+        clamped.extend(issued.clamped)
         run.mask.learn(*secrets_of(issued.credentials))
         route = owner(broker.registry, issued)
         if route is None or route.login is None:
@@ -67,11 +73,22 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
             return checked(route, "login", await anyio.to_thread.run_sync(route.login, request), LoginChange)
 
     change = with_broker(run, work)
-    say(f"Wrote {', '.join(change.entries)} to {change.file}.{_kept(change)}")
-    for note in change.notes:
+    if change.entries:
+        say(f"Wrote {', '.join(change.entries)} to {change.file}.{_kept(change)}")
+    else:
+        say(f"{change.file} has the entry already.")
+    for note in (*clamped, *change.notes):
         say(f"Note: {note}.")
-    if "MOORING_HOME" in os.environ:
+    if "MOORING_HOME" in os.environ and "MOORING_HOME" not in change.variables:
         say("Note: the tool needs MOORING_HOME in its environment, as it is here.")
+
+
+async def usual(broker: Broker, name: str, resource_type: str | None) -> str | None:
+    """What a login is for where no resource is named, if that is clear and the connector has no scope of its own."""
+    connector = await broker.get(name)
+    wanted = resource_type or connector.resource_type
+    kinds = [kind for kind in broker.registry.route(connector.type).type.resource_types if wanted in (None, kind.name)]
+    return kinds[0].login_id if len(kinds) == 1 and connector.resource_id is None else None
 
 
 def _ourselves() -> Sequence[str]:
@@ -81,7 +98,7 @@ def _ourselves() -> Sequence[str]:
 
 
 def _arguments(issued: Issued, wish: dict[str, Any]) -> Sequence[str]:
-    words = ["issue", issued.connector, "--resource-type", issued.resource_type, "--access", issued.access]
+    words = ["issue", issued.connector, "--resource-type", issued.resource_type, "--access", issued.access, "--quiet"]
     for option, value in (("--resource-id", issued.resource_id), ("--consumer", wish["consumer"])):
         words += [option, value] if value is not None else []
     return (*words, "--ttl", written(wish["ttl"])) if wish["ttl"] else words
@@ -122,4 +139,6 @@ def logout(name: str, resource_type: str | None, resource_id: str | None, file: 
     for change in done:
         say(f"Removed {', '.join(change.entries)} from {change.file}.{_kept(change)}")
     if not done:
-        say("There was nothing to remove.")
+        looked = ", ".join(dict.fromkeys(change.file for change in changes))
+        other = "" if file else "; if login was given another file, name it with --file"
+        say(f"There was nothing to remove in {looked}{other}." if looked else "There was nothing to remove.")

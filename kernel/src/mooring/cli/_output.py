@@ -86,11 +86,16 @@ def encoded_line(data: Any) -> str:
 
 def _takes(text: str) -> bool:
     """Whether stdout can write all of a text, and a terminal would obey nothing in it."""
+    return _encodes(text) and text.isprintable()
+
+
+def _encodes(text: str) -> bool:
+    """Whether stdout can write all of a text; otherwise it writes escapes."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return False
-    return text.isprintable()
+    return True
 
 
 def _escaped(line: str) -> str:
@@ -101,6 +106,21 @@ def _escaped(line: str) -> str:
 def put(text: str = "") -> None:
     """Data, to stdout: the stream itself, for click would write UTF-8 where the locale has ASCII."""
     click.echo(text, file=sys.stdout)
+
+
+def put_exactly(text: str) -> None:
+    """Data that a program reads and takes as it stands, to stdout.
+
+    Raises:
+        InvalidConfig: stdout cannot write all of it; then nothing is written.
+    """
+    if not _encodes(text):
+        encoding = sys.stdout.encoding or "utf-8"
+        raise InvalidConfig(
+            f"a value has characters that stdout, in {encoding}, cannot write; set PYTHONIOENCODING=utf-8, or use json",
+            field="format",
+        )
+    put(text.rstrip("\n"))
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 from mooring.errors import InvalidConfig
 from mooring.types import Secret
 
+PREFIX = "mooring-exec-"
+"""How the folders are named: nothing else is ever removed."""
+
 
 @contextmanager
 def private_folder(parent: Path) -> Generator[Path, None, None]:
@@ -21,7 +25,7 @@ def private_folder(parent: Path) -> Generator[Path, None, None]:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(parent):
             _sweep(parent)
-            folder = Path(tempfile.mkdtemp(dir=parent))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
@@ -38,15 +42,20 @@ def private_folder(parent: Path) -> Generator[Path, None, None]:
 
 
 def write_private(file: Path, content: Secret) -> None:
-    """Write a new file (mode 0600)."""
+    """Write a new file (mode 0600), in folders of its own where its name has some (mode 0700)."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as sink:
         sink.write(content.reveal())
 
 
 @contextmanager
 def _locked(folder: Path) -> Generator[None, None, None]:
-    lock = os.open(folder, os.O_RDONLY)
+    """Hold a folder that is ours alone: in another's, or through a link, what is written could be had or replaced."""
+    lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
+        if os.fstat(lock).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it is another user's")
+        os.fchmod(lock, 0o700)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
@@ -54,7 +63,7 @@ def _locked(folder: Path) -> Generator[None, None, None]:
 
 
 def _sweep(parent: Path) -> None:
-    for folder in parent.iterdir():
+    for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             try:

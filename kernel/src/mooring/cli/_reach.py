@@ -107,18 +107,20 @@ class Group:
 
 @contextmanager
 def progress(reach: Reach, connectors: int) -> Generator[Callable[[], None], None, None]:
-    """A bar on stderr, on a terminal only; it counts the connectors that have answered or failed."""
+    """A bar on stderr; it counts the connectors that have answered or failed."""
+    with bar("asking connectors", connectors) as show:
+        yield lambda: show(len(reach.answered | reach.failed), f"{reach.count} resources")
+
+
+@contextmanager
+def bar(description: str, total: int) -> Generator[Callable[[int, str], None], None, None]:
+    """A bar on stderr, on a terminal only, to be told how many are done, and a new description."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda _done, _description: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(sys.stderr), transient=True) as progress:
-        task = progress.add_task("asking connectors", total=connectors)
-
-        def heard() -> None:
-            done = len(reach.answered | reach.failed)
-            progress.update(task, completed=done, description=f"{reach.count} resources")
-
-        yield heard
+        task = progress.add_task(description, total=total)
+        yield lambda done, description: progress.update(task, completed=done, description=description)

@@ -20,7 +20,7 @@ from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import counted, to_instant, to_skew, to_span
 from mooring.cli._values import labels as read_labels
-from mooring.errors import InvalidConfig, UnknownAuthMethod
+from mooring.errors import InvalidConfig, LongLived, MooringError, NotNarrowed, UnknownAuthMethod
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, Connector, split_config
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @command("register", fields=True)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[NAME] [--FIELD VALUE]...")
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="The connector type.")
 @click.option(
     "-a",
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option("-i", "--resource-id", metavar="ID", help="Reach only this resource, in any of its accepted forms.")
 @click.option("--auto-configure", is_flag=True, help="Take the configuration from this machine; fields say what.")
+@click.option("--all", "all_", is_flag=True, help="With --auto-configure: a connector for each thing that is found.")
 @click.option("--no-verify", is_flag=True, help="Do not ask the vendor whether it accepts the connector.")
 @click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Repeatable.")
 @click.option("--description", default="", help="For people.")
@@ -65,6 +66,7 @@ def register(
     type_: str | None,
     auth_method: str | None,
     auto_configure: bool,
+    all_: bool,
     no_verify: bool,
     labels: Sequence[str],
     expires_at: datetime | None,
@@ -77,8 +79,14 @@ def register(
     The auth method's fields are options too, as `mooring connector describe-type` lists them. A value - is read from
     standard input, @path from a file (@@ for a value that begins with @); lists and maps (key=value) are repeated.
     A required secret that is left out is asked for on a terminal. --field.NAME is for a field named like an option.
+
+    With --auto-configure --all, each thing on this machine that the type knows a way to becomes a connector, called as
+    it is there, after NAME and a dash if NAME is given. One that fails, also because its name is taken, has its error
+    in its row; the exit status is 7 if all of them failed.
     """
     run: Run = ctx.obj
+    if all_ and not auto_configure:
+        raise InvalidConfig("--all is for what --auto-configure finds; give both, or neither")
     registry = Registry()
     if type_ is None:
         raise InvalidConfig(f"name the connector type with --type; installed: {', '.join(registry.names()) or 'none'}")
@@ -86,7 +94,7 @@ def register(
     methods = _methods(route, auth_method, auto_configure)
     fields = fields_for(route, methods)
     positional, given = split(arguments, fields, [option for param in ctx.command.params for option in param.opts])
-    name = one_name(positional)
+    name = one_name(positional) if positional or not all_ else ""
     if not auto_configure:
         check_required(fields, given)
     source = Source()
@@ -95,6 +103,12 @@ def register(
     if not auto_configure:
         config |= missing_secrets(fields.by_name.values(), config)
     rest |= {"labels": read_labels(labels), "expires_skew": expires_skew or timedelta(0), "verify": not no_verify}
+    if all_:
+        from mooring.cli._register_all import register_all
+
+        rest |= {"type": type_, "expires_at": expires_at}
+        register_all(run, registry, output, prefix=name, auth_method=auth_method, options=config, rest=rest)
+        return
 
     async def store(broker: Broker) -> Connector:
         if not auto_configure:
@@ -136,6 +150,19 @@ def one_name(positional: Sequence[str]) -> str:
     return positional[0]
 
 
+async def foretold(broker: Broker, connector: Connector) -> MooringError | None:
+    """Why what a login is for would not be issued as the connector is, where its plugin knows before any call."""
+    from mooring.cli._login import usual
+
+    try:
+        await broker.explain(connector.name, resource_id=await usual(broker, connector.name, None))
+    except (NotNarrowed, LongLived) as error:
+        return error
+    except MooringError:
+        pass  # it reaches several things, or its plugin explains nothing
+    return None
+
+
 def store_and_show(
     run: Run,
     store: Callable[[Broker], Awaitable[Connector]],
@@ -151,6 +178,8 @@ def store_and_show(
 
     async def work(broker: Broker) -> None:
         stored.append(await store(broker))
+        if problem := await foretold(broker, stored[0]):
+            say(f"Note: as it is, issuing would be refused: {run.told(problem)}.")
         say(f"{done}; it reaches:" if listed else f"{done}.")
         if listed:
             with progress(reach, 1) as heard:

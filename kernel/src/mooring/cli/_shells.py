@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 Variables = Mapping[str, str | None]
 """None: not to be set, whatever was there before."""
 PLAIN = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
-"""What every reader of dotenv files takes as it stands."""
-TWISTED = re.compile(r"['\\\r\n]|\$\{")
-"""What the readers of dotenv files disagree about, also between single quotes."""
+"""What every reader of dotenv files takes as it stands, without quotes."""
 POWERSHELL_QUOTES = re.compile("(['\u2018-\u201b])")
 """All of these end a text in single quotes, and each stands for itself when doubled."""
 
@@ -63,24 +61,26 @@ def powershell(variables: Variables) -> str:
 
 
 def dotenv(variables: Variables) -> str:
-    """A file of `NAME=value` as docker's `--env-file`, compose and the dotenv libraries read it.
+    """A file of `NAME=value` as docker's `--env-file`, compose, the dotenv libraries and sh read it.
 
-    >>> print(dotenv({"A": "x/y=", "B": None, "C": "a b"}), end="")
+    >>> print(dotenv({"A": "x/y=", "B": None, "C": ""}), end="")
     A=x/y=
-    C='a b'
+    C=
 
     Raises:
-        InvalidConfig: they would not all read the same.
+        InvalidConfig: a value needs quotes, which docker takes for a part of it, and others read each in its own way.
+
+    Source: https://docs.docker.com/reference/cli/docker/container/run/#env
     """
 
     def put(name: str, value: str) -> str:
-        if TWISTED.search(value):
+        if value and not PLAIN.fullmatch(value):
             raise InvalidConfig(
-                f"the readers of dotenv files disagree about what the value of {name} holds; use mooring exec, "
-                "or the format of a shell",
+                f"the value of {name} needs quotes, which readers of dotenv files, docker's --env-file among them, do "
+                "not agree about; use the format 'env', or mooring exec",
                 field="format",
             )
-        return f"{name}={value}" if PLAIN.fullmatch(value) or not value else f"{name}='{value}'"
+        return f"{name}={value}"
 
     return _lines(variables, put)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.broker._undo import step_of
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
 from mooring.cli._edge import Run
@@ -133,10 +134,14 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
 @click.argument("name", shell_complete=complete_connector)
 @click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
 @click.option("--revoke", is_flag=True, help="Take back what it has issued first; what cannot be is told.")
+@click.option("--force", is_flag=True, help="Delete it also if things it made at its vendor cannot be removed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(run: Run, name: str, damaged: bool, revoke: bool, yes: bool) -> None:
-    """Delete a connector. What it has issued, and nothing takes back, lives until it ends.
+def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: bool) -> None:
+    """Delete a connector, after what it has made at its vendor. What else it has issued lives until it ends.
+
+    Where some of that cannot be removed, the connector stays, and so does the way to remove it: mend what the error
+    says and delete it again. With --force it goes all the same, and what is left is listed, to be removed by hand.
 
     Asks first on a terminal, unless --yes is given.
 
@@ -145,41 +150,50 @@ def delete(run: Run, name: str, damaged: bool, revoke: bool, yes: bool) -> None:
     """
     ask = not yes and sys.stdin.isatty()
     if damaged:
-        if revoke:
-            raise click.UsageError("a damaged record can revoke nothing; leave --revoke out")
-        if ask:
-            _confirm(f"Remove the record {name!r} for good, if it is damaged?")
-        if not with_broker(run, lambda broker: broker.discard(name)):
-            raise UnknownConnector(f"no damaged record is named {name!r}; what can be read goes without --damaged")
-        say(f"Removed the damaged record {name!r}.")
+        _discard(run, name, revoke=revoke, ask=ask)
         return
 
     async def find(broker: Broker) -> Connector:
         return await broker.get(name)
 
-    async def remove(broker: Broker) -> tuple[Connector, Sequence[Lease], bool]:
+    async def remove(broker: Broker) -> tuple[Connector, Sequence[Lease], list[str] | None]:
         connector = await broker.get(found.id if found else name)
         leases = await broker.revoke(connector=connector.id) if revoke else ()
-        kept = any(one.state in LATER for one in leases)
-        return connector if kept else await broker.delete(connector), leases, kept
+        if not force and any(one.state in LATER for one in leases):
+            return connector, leases, None
+        connector = await broker.delete(connector, force=force)
+        left = [step_of(one) for one in await broker.unremoved() if one.connector_id == connector.id] if force else []
+        return connector, leases, left
 
     found: Connector | None = None
     if ask:
         found = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
         more = " and revoke what it has issued" if revoke else ""
         _confirm(f"Delete the connector {found.name!r} ({found.type}){more}?")
-    connector, leases, kept = with_broker(run, remove)
-    if kept:
-        say(
-            f"Kept the connector {connector.name!r}: what it has issued could not be revoked yet; run this again later."
-        )
+    connector, leases, left = with_broker(run, remove)
+    if left is None:
+        say(f"Kept the connector {connector.name!r}: what it has issued could not be revoked yet; run this again "
+            "later, or with --force.")  # fmt: skip
     else:
         say(f"Deleted the connector {connector.name!r}.")
+    for step in left or ():
+        say(f"Left at its vendor, remove it by hand: {step}")
     if leases:
         from mooring.cli._revoke import say_what_works, table
 
         emit("table", None, table(run, leases))
         say_what_works(leases)
+
+
+def _discard(run: Run, name: str, *, revoke: bool, ask: bool) -> None:
+    """Remove a damaged record."""
+    if revoke:
+        raise click.UsageError("a damaged record can revoke nothing; leave --revoke out")
+    if ask:
+        _confirm(f"Remove the record {name!r} for good, if it is damaged?")
+    if not with_broker(run, lambda broker: broker.discard(name)):
+        raise UnknownConnector(f"no damaged record is named {name!r}; what can be read goes without --damaged")
+    say(f"Removed the damaged record {name!r}.")
 
 
 def _confirm(question: str) -> None:

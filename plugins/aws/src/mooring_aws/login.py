@@ -9,8 +9,11 @@ import configparser
 import os
 import re
 import shlex
+import sys
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mooring as m
@@ -20,13 +23,20 @@ NAME = re.compile(r"[\w.@+=/-]{1,128}", re.ASCII)
 BEGIN, END = "# Begin of what mooring login wrote for ", "# End of what mooring login wrote for "
 OWN_FILE, OWN_FOLDER = 0o600, 0o700
 WRITABLE = 0o222
+LOCK_SECONDS = 15.0
+POLL_SECONDS = 0.02
 
 
 def login(request: m.LoginRequest, credentials: AwsCredentials) -> m.LoginChange:
     """Add the profile; what was written before for the same connector under that name goes."""
-    name, file = request.name or request.connector, _File(request.file)
+    name = request.name or request.connector
     if not NAME.fullmatch(name):
         raise m.InvalidConfig("the profile's name is 1 to 128 letters, digits or _.@+=/-", field="name")
+    with _alone(_path(request.file)) as file:
+        return _login(request, credentials, name, file)
+
+
+def _login(request: m.LoginRequest, credentials: AwsCredentials, name: str, file: _File) -> m.LoginChange:
     before = _without(file.text, request.connector, name)
     if name in _profiles(before, file.path):
         raise m.InvalidConfig(f"{file.path} has a profile {name!r} already; give another name with --name")
@@ -39,33 +49,84 @@ def login(request: m.LoginRequest, credentials: AwsCredentials) -> m.LoginChange
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
     """Remove what was written for the connector."""
-    file = _File(request.file)
-    entries = tuple(_entries(file.text, request))
-    after = file.text
-    for name in entries:
-        after = _without(after, request.connector, name)
-    return m.LoginChange(file=str(file.path), entries=entries, backup=file.replace(after) if entries else None)
+    path = _path(request.file)
+    if not path.parent.exists():
+        return m.LoginChange(file=str(path), entries=())
+    with _alone(path) as file:
+        entries = tuple(_entries(file.text, request))
+        after = file.text
+        for name in entries:
+            after = _without(after, request.connector, name)
+        return m.LoginChange(file=str(path), entries=entries, backup=file.replace(after) if entries else None)
+
+
+def _path(given: Path | None) -> Path:
+    """The SDKs' configuration file; a link to it stays one."""
+    named = given or Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
+    return Path(os.path.realpath(named.expanduser()))
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[_File, None, None]:
+    """The file, with no other login or logout of ours at work on it, as far as the system has locks for that.
+
+    The lock is on the folder: it leaves nothing behind, and does not go when the file is replaced.
+
+    Raises:
+        InvalidConfig: the folder cannot be had, or others do not let go of it.
+    """
+    try:
+        path.parent.mkdir(mode=OWN_FOLDER, parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY) if sys.platform != "win32" else None
+    except OSError as error:
+        raise m.InvalidConfig(f"{path} cannot be written: {error.strerror}; nothing was changed") from None
+    try:
+        if folder is not None:
+            _lock(folder, path)
+        yield _File(path)
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def _lock(folder: int, path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    ends = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                break
+            time.sleep(POLL_SECONDS)
+        except OSError:  # some network file systems lock no folders; what was changed meanwhile is still seen
+            return
+        else:
+            return
+    raise m.InvalidConfig(f"another login or logout is at work on {path}; nothing was changed, try again")
 
 
 class _File:
     """The SDKs' configuration file as it was read."""
 
-    def __init__(self, given: Path | None) -> None:
-        named = given or Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")
-        self.path = Path(os.path.realpath(named.expanduser()))  # a link to it stays one
-        self.text = _text_of(self.path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = _text_of(path)
 
     def replace(self, text: str) -> str | None:
-        """Put a new text in its place, all at once; where the old one is kept."""
+        """Put a new text in its place, all at once; where it is kept what it was before mooring."""
         backup = self.path.with_name(f"{self.path.name}.before-mooring")
+        kept = bool(self.text) and not (BEGIN in self.text and backup.exists())
         try:
-            self.path.parent.mkdir(mode=OWN_FOLDER, parents=True, exist_ok=True)
             mode = self.path.stat().st_mode if self.path.exists() else OWN_FILE
             if mode & WRITABLE:
-                if self.text:
+                if kept:
                     _write(backup, self.text, mode)
                 _write(self.path, text, mode, was=self.text)
-                return str(backup) if self.text else None
+                return str(backup) if kept else None
             reason = "it is read-only"
         except OSError as error:
             reason = error.strerror or "it cannot be replaced"

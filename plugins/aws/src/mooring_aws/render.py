@@ -11,8 +11,9 @@ from mooring_aws.credentials import AwsCredentials
 from mooring_aws.endpoints import variables
 
 FORMATS = ("credential-process",)
-OTHERS = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
-"""Some SDKs take the profile that these name before the keys of the environment."""
+OTHERS = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN")
+"""Some SDKs take the profile that the first two name before the keys of the environment, and the token of the last,
+the old name of AWS_SESSION_TOKEN, before that."""
 BEFORE_THE_CONTAINER = (
     *OTHERS,
     "AWS_ACCESS_KEY_ID",

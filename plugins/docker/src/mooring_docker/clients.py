@@ -19,6 +19,8 @@ from mooring_docker import ids
 from mooring_docker.credentials import RegistryToken
 from mooring_docker.render import keys_of
 
+NO_ENGINE = "no container engine answers; start it, or set DOCKER_HOST"
+
 Login = m.RegistryLogin | RegistryToken
 
 UNAUTHORIZED = 401
@@ -66,9 +68,29 @@ async def client(request: m.ClientRequest) -> AsyncGenerator[Any, None]:
     import aiodocker
 
     held = Held(_checked(request.credentials), request.renew, _checked)
-    async with aiodocker.Docker() as docker:
+    try:
+        engine = aiodocker.Docker()
+    except (AssertionError, ValueError, aiodocker.DockerError):
+        engine = None
+    if engine is None:
+        raise m.Unreachable(NO_ENGINE)
+    async with engine as docker:
+        if not await _answers(docker):
+            raise m.Unreachable(NO_ENGINE)
         docker.images = _images(held)(docker)
         yield docker
+
+
+async def _answers(docker: Any) -> bool:
+    """Whether there is an engine: one call, as the `docker` package makes too."""
+    from aiodocker import DockerError
+    from aiohttp import ClientError
+
+    try:
+        await docker.version()
+    except (DockerError, ClientError, OSError, ValueError):
+        return False
+    return True
 
 
 def _images(held: Held[Login]) -> Any:
@@ -136,7 +158,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
         import docker
     except ImportError:
         raise m.InvalidConfig(
-            "a client for synchronous hosts needs the docker package; run: pip install 'mooring-docker[blocking]'"
+            "a client for synchronous hosts needs the docker package; run: pip install 'docker>=7,<8'"
         ) from None
     from docker.errors import DockerException
     from docker.utils import kwargs_from_env
@@ -156,7 +178,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     except DockerException:
         opened = None
     if opened is None:
-        raise m.Unreachable("no container engine answers; start it, or set DOCKER_HOST")
+        raise m.Unreachable(NO_ENGINE)
     try:
         yield opened
     finally:

@@ -103,7 +103,7 @@ class DockerConnector:
         return await lift(request)
 
     @m.hookimpl
-    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
         """All of them, each a connector."""
         from mooring_docker.lift import lift_all
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import mooring as m
@@ -19,6 +20,7 @@ from mooring_docker.render import keys_of
 
 LONGEST_REQUEST = 64 * 1024
 SECONDS = 120
+INTERRUPTED = 130
 VERBS = ("get", "store", "erase", "list")
 USAGE = (
     f"usage: docker-credential-mooring {{{'|'.join(VERBS)}}}, called by docker and podman; see: mooring login --help"
@@ -31,24 +33,36 @@ class Refused(Exception):
 
 def main() -> int:
     """The program."""
-    words = sys.argv[1:]
     try:
-        if len(words) != 1 or words[0] not in VERBS:
-            raise Refused(USAGE)
-        given = "" if words[0] == "list" else _given()
-        sys.stdout.write(_answer(words[0], given))
+        said, code = _answer(sys.argv[1:]), 0
     except Refused as refusal:
-        sys.stdout.write(f"{refusal}\n")
-        return 1
+        said, code = f"{refusal}\n", 1
     except m.MooringError as error:
-        sys.stdout.write(f"mooring: {error}\n")
-        return 1
-    return 0
+        said, code = f"mooring: {error}\n", 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code if _told(said) else 1
 
 
-def _answer(verb: str, given: str) -> str:
+def _told(text: str) -> bool:
+    """Whether the caller could be told; one that has gone needs no more than the exit code."""
+    try:
+        with open(1, "wb", closefd=False) as stdout:
+            stdout.write(text.encode())
+    except OSError as error:
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(f"mooring: the answer cannot be written ({error.strerror})\n")
+        return False
+    return True
+
+
+def _answer(words: list[str]) -> str:
+    if len(words) != 1 or words[0] not in VERBS:
+        raise Refused(USAGE)
+    (verb,) = words
     if verb == "list":
         return json.dumps({keys_of(host)[0]: entry["username"] for host, entry in _entries().items()}) + "\n"
+    given = _given()
     if verb == "store":
         raise Refused(
             "mooring issues this registry's credentials itself and stores none; to log in with a password of your own, "
@@ -66,7 +80,15 @@ def _answer(verb: str, given: str) -> str:
 
 
 def _given() -> str:
-    request = sys.stdin.buffer.read(LONGEST_REQUEST + 1)
+    try:
+        with open(0, "rb", closefd=False) as stdin:
+            return _requested(stdin.read(LONGEST_REQUEST + 1))
+    except OSError:
+        return _requested(b"")
+
+
+def _requested(request: bytes) -> str:
+    """What a request holds: a server's URL, or of `store` more than that."""
     try:
         text = request.decode().strip()
     except ValueError:

@@ -36,7 +36,7 @@ async def get(helper: str, server: str) -> tuple[str, m.Secret] | None:
     answer = await _run(helper, "get", server.encode())
     if answer is None:
         return None
-    values = _values(answer)
+    values = _values(answer) or {}
     username, secret = values.get("Username"), values.get("Secret")
     good = isinstance(username, str) and isinstance(secret, str)
     if not good or not secret:
@@ -46,17 +46,26 @@ async def get(helper: str, server: str) -> tuple[str, m.Secret] | None:
 
 
 async def servers(helper: str) -> tuple[str, ...]:
-    """The servers that a helper has something for."""
+    """The servers that a helper has something for.
+
+    Raises:
+        InvalidConfig: as of `get`.
+    """
     answer = await _run(helper, "list", b"")
-    return tuple(server for server in _values(answer or b"{}") if isinstance(server, str))
+    values = _values(answer) if answer and answer.strip() else {}
+    if values is None:
+        del answer
+        raise m.InvalidConfig(f"docker-credential-{helper} answered what is no list; call it by hand")
+    return tuple(values)
 
 
-def _values(answer: bytes) -> dict[str, Any]:
+def _values(answer: bytes) -> dict[str, Any] | None:
+    """The object of an answer, None if it is none."""
     try:
         values = json.loads(answer)
     except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+        return None
+    return values if isinstance(values, dict) else None
 
 
 async def _run(helper: str, verb: str, given: bytes) -> bytes | None:
@@ -67,7 +76,10 @@ async def _run(helper: str, verb: str, given: bytes) -> bytes | None:
     if program is None:
         raise m.InvalidConfig(f"the credential helper {name} is not on the PATH; install it, or give the password")
     with anyio.move_on_after(SECONDS):
-        code, answer = await _talk(program, verb, given)
+        try:
+            code, answer = await _talk(program, verb, given)
+        except OSError as error:
+            raise m.InvalidConfig(f"{name} cannot be run ({error.strerror}); install it again") from None
         if len(answer) > LONGEST_ANSWER:
             raise m.InvalidConfig(f"{name} answered more than {LONGEST_ANSWER // 1024} KiB; call it by hand")
         if code == 0:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import mooring as m
 
 REGISTRY = "docker-registry"
+OWN = "."
+"""The connector's registry, whichever that is."""
 HUB = "docker.io"
 HUB_API = "registry-1.docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
@@ -30,6 +32,7 @@ FORMATS = (
     "https://HOST[:PORT][/v2/]",
     "NAME (docker.io/library/NAME)",
     "USER/NAME (docker.io/USER/NAME)",
+    ". (the connector's registry)",
 )
 """The accepted forms, the canonical ones first."""
 
@@ -68,10 +71,13 @@ def canonical(resource_type: str, text: str) -> str:
     >>> canonical("docker-registry", "Registry.example.org:5000/team/app:v1")
     'registry.example.org:5000/team/app'
 
-    `NAME:DIGITS` is both an image of Docker Hub and a registry's host and port; it is kept until `qualify` knows.
+    `NAME:DIGITS` is both an image of Docker Hub and a registry's host and port, and `.` is the registry of whatever
+    connector; they are kept until `qualify` knows.
     """
     if resource_type != REGISTRY:
         raise m.UnsupportedResource(f"docker has no resource type {resource_type!r}; known: {REGISTRY}")
+    if text.strip() == OWN:
+        return OWN
     found = _place(text.strip())
     if found is None:
         raise m.InvalidConfig(f"not an id of {REGISTRY}; write {' or '.join(FORMATS[:2])}", field="resource_id")
@@ -120,6 +126,8 @@ def qualify(resource_type: str, resource_id: str, settings: Mapping[str, Any]) -
     if resource_type != REGISTRY:
         raise m.UnsupportedResource(f"docker has no resource type {resource_type!r}; known: {REGISTRY}")
     own = place_of(registry_of(str(settings.get("registry") or HUB)))
+    if resource_id == OWN:
+        return own.host
     if resource_id != own.host and own.host == HUB and _ambiguous(resource_id):
         resource_id = f"{HUB}/library/{resource_id.partition(':')[0]}"
     found = place_of(resource_id)

@@ -19,8 +19,9 @@ ACTIONS: dict[m.Access, Actions] = {"list": ("pull",), "read": ("pull",), "write
 OPAQUE = "what the registry's tokens are good for cannot be read from them, so this one counts as not narrowed"
 WITHOUT = (
     "without a token server the registry knows the password alone, which is neither narrowed nor ends: it is issued "
-    "only if the connector allows both (allow_unnarrowed, allow_long_lived)"
+    "only if the connector allows both (--allow-unnarrowed, --allow-long-lived)"
 )
+NOBODY = "a registry without a token server issues nothing: pull from it without a login"
 
 
 async def issue(session: RegistrySession, request: m.CredentialRequest) -> m.Credentials:
@@ -32,7 +33,7 @@ async def issue(session: RegistrySession, request: m.CredentialRequest) -> m.Cre
         return _login(config, request)
     challenge = await session.greet()
     if challenge is None or challenge.scheme != "bearer":
-        return _login(config, request)
+        return _login(config, request, place.repository)
     actions = ACTIONS[request.access]
     grant = await session.grant(challenge, scope_of(place.repository, actions))
     _granted(grant.claims, place, actions)
@@ -66,13 +67,18 @@ def explain(config: RegistryConfig, request: m.CredentialRequest) -> m.Explanati
         narrowed=True,
         calls=("GET /v2/", f"GET token?scope={scope_of(place.repository, actions)}"),
         policy={"access": [{"type": "repository", "name": place.repository, "actions": list(actions)}]},
-        notes=(WITHOUT,) if isinstance(config, PasswordConfig) else (),
+        notes=(WITHOUT if isinstance(config, PasswordConfig) else NOBODY,),
     )
 
 
-def _login(config: RegistryConfig, request: m.CredentialRequest) -> m.RegistryLogin:
+def _login(config: RegistryConfig, request: m.CredentialRequest, repository: str | None = None) -> m.RegistryLogin:
     host = config.place.host
     if not isinstance(config, PasswordConfig):
+        if repository is not None:
+            raise m.UnsupportedResource(
+                f"{host} has no token server, so an anonymous connector has nothing to issue for {repository}; "
+                "pull without a login"
+            )
         raise m.UnsupportedResource(
             f"an anonymous connector has nothing to issue for all of {host}; use it without, or name one repository"
         )
@@ -83,7 +89,12 @@ def _login(config: RegistryConfig, request: m.CredentialRequest) -> m.RegistryLo
     )
 
 
-def _held(config: TokenConfig, request: m.CredentialRequest, place: ids.Place, ends: datetime | None) -> RegistryToken:
+def _held(
+    config: TokenConfig,
+    request: m.CredentialRequest,
+    place: ids.Place,
+    ends: datetime | None,
+) -> RegistryToken:
     """The connector's own token, with the end that it or the connector has."""
     claims, actions = claims_of(config.token), ACTIONS[request.access]
     if place.repository is not None:
@@ -109,7 +120,11 @@ def _granted(claims: Claims, place: ids.Place, actions: Actions) -> None:
 
 
 def _permit(request: m.CredentialRequest, *, narrowed: bool, ends: datetime | None, why: str) -> None:
-    if not narrowed and not request.allow_unnarrowed:
-        raise m.NotNarrowed(f"{why}; if that is acceptable, set allow_unnarrowed for the connector")
-    if ends is None and not request.allow_long_lived:
-        raise m.LongLived(f"{why}, and without an end; if that is wanted, set allow_long_lived for the connector")
+    """Raise unless the connector lets these out; the command that lets them is named, with all that is missing."""
+    wide, endless = not narrowed and not request.allow_unnarrowed, ends is None and not request.allow_long_lived
+    options = " --allow-unnarrowed" * wide + " --allow-long-lived" * endless
+    remedy = f"if that is acceptable: mooring connector update {request.connector}{options}"
+    if wide:
+        raise m.NotNarrowed(f"{why}{', and has no end' * endless}; {remedy}")
+    if endless:
+        raise m.LongLived(f"{why}, and has no end; {remedy}")

@@ -41,8 +41,13 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
     return await _discreetly(_lift, request)
 
 
-async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    """Every login, named for its registry."""
+async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    """Every login, or the one for the registry that is wanted, named for its registry; unfit ones with the reason.
+
+    Raises:
+        NothingToLift: there is none. The message says where was looked.
+        InvalidConfig: a file is broken, or a credential helper that lists fails and there is no login besides.
+    """
     return await _discreetly(_lift_all, request)
 
 
@@ -70,21 +75,37 @@ async def _lift(request: m.LiftRequest) -> m.Lifted:
     return await _lifted(entries[host], request)
 
 
-async def _lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    entries = await _entries()
+async def _lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    if request.options.get("registry") is not None:
+        return (await _lift(request),)
+    failed: dict[str, m.InvalidConfig] = {}
+    entries = await _entries(failed)
     if not entries:
-        raise m.NothingToLift(f"no login in {_looked()}")
-    options = {name: value for name, value in request.options.items() if name != "registry"}
-    plain = m.LiftRequest(auth_method=request.auth_method, options=options, allow_implicit=request.allow_implicit)
-    return tuple([await _lifted(entries[host], plain) for host in sorted(entries)])
+        raise next(iter(failed.values()), m.NothingToLift(f"no login in {_looked()}"))
+    unlisted = [m.Unlifted(name=_plain(f"docker-credential-{store}"), error=failed[store]) for store in failed]
+    return (*[await _tried(entries[host], request) for host in sorted(entries)], *unlisted)
+
+
+async def _tried(entry: Entry, request: m.LiftRequest) -> m.Lifted | m.Unlifted:
+    try:
+        return await _lifted(entry, request)
+    except m.ConfigError as error:
+        return m.Unlifted(name=_plain(entry.registry), error=error.with_traceback(None))
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9.-]", "-", name)
 
 
 def _looked() -> str:
     return ", ".join(map(str, (files.docker_file(), *files.containers_files())))
 
 
-async def _entries() -> dict[str, Entry]:
-    """The logins by registry; what docker has goes before what podman has, a registry's helper before all."""
+async def _entries(failed: dict[str, m.InvalidConfig] | None = None) -> dict[str, Entry]:
+    """The logins by registry; what docker has goes before what podman has, a registry's helper before all.
+
+    A helper that cannot list is an error, or stands in `failed` with it.
+    """
     found: dict[str, Entry] = {}
     for file in (files.docker_file(), *files.containers_files()):
         _, values = files.read(file)
@@ -92,12 +113,22 @@ async def _entries() -> dict[str, Entry]:
             _add(found, key, file, {}, helper)
         store = values.get("credsStore")
         if isinstance(store, str) and store not in ("", OURS):
-            for key in await helpers.servers(store):
+            for key in await _listed(store, failed):
                 _add(found, key, file, {}, store)
         for key, stored in files.table(values, "auths").items():
             if isinstance(stored, dict) and stored.keys() & {"auth", "username", "identitytoken", "registrytoken"}:
                 _add(found, key, file, stored, None)
     return found
+
+
+async def _listed(store: str, failed: dict[str, m.InvalidConfig] | None) -> tuple[str, ...]:
+    try:
+        return await helpers.servers(store)
+    except m.InvalidConfig as error:
+        if failed is None:
+            raise
+        failed[store] = error.with_traceback(None)
+        return ()
 
 
 def _add(found: dict[str, Entry], key: str, file: Path, stored: Mapping[str, Any], helper: Any) -> None:
@@ -130,7 +161,7 @@ async def _lifted(entry: Entry, request: m.LiftRequest) -> m.Lifted:
     kind = next(one.config for one in METHODS if one.name == method)
     given = {name: value for name, value in request.options.items() if value is not None}
     config = build_config(kind, {"registry": entry.registry, **fields, **given})
-    return m.Lifted(auth_method=method, config=config, source=source, name=re.sub("[^a-z0-9.-]", "-", entry.registry))
+    return m.Lifted(auth_method=method, config=config, source=source, name=_plain(entry.registry))
 
 
 def _stored(entry: Entry) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+import mooring as m
 
 OURS = "mooring"
 """What our own helper is called in `credHelpers`."""
@@ -14,15 +17,21 @@ NOT_FOUND = "credentials not found in native keychain"
 """What a helper says when it has none, by the protocol."""
 
 NAME = "docker.json"
-FOLDER = "logins"
-"""Below mooring's home: where `mooring login` lets plugins keep what they must remember."""
+FOLDER = Path("logins", "docker")
+"""Below mooring's home: where `mooring login` lets this plugin keep what it must remember."""
 
 
 def usual_file() -> Path:
-    """Where the file is, unless a caller of `login` has named another folder."""
+    """Where the file is, unless a caller of `login` has named another folder.
+
+    Raises:
+        InvalidConfig: MOORING_HOME names a user who is not known.
+    """
     home = os.environ.get("MOORING_HOME")
     if home:
-        return Path(home).expanduser() / FOLDER / NAME
+        with suppress(RuntimeError):
+            return Path(home).expanduser() / FOLDER / NAME
+        raise m.InvalidConfig("the user whom MOORING_HOME names is not known; write its path out", field="MOORING_HOME")
     from platformdirs import user_data_path
 
     return user_data_path("mooring", appauthor=False) / FOLDER / NAME

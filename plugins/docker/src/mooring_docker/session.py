@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -24,6 +26,9 @@ TOKEN_HOSTS = {ids.HUB_API: "auth.docker.io", "registry.gitlab.com": "gitlab.com
 
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, SERVER_FAILED = 401, 403, 404, 429, 500
 
+EARLY = timedelta(seconds=5)
+"""A token that ends so soon is not used again."""
+
 _NETLOC = re.compile(r"[A-Za-z0-9.\[\]:-]{1,259}", re.ASCII)
 
 
@@ -36,6 +41,7 @@ class RegistrySession:
         self.host = config.place.host
         self._knocking = anyio.Lock()
         self._greeting: tuple[Challenge | None] | None = None
+        self._held: dict[str | None, Granted] = {}
 
     def __repr__(self) -> str:
         return f"RegistrySession({self.host!r})"
@@ -45,11 +51,22 @@ class RegistrySession:
 
         Raises:
             Rejected: it is no registry, or wants what we do not speak.
+            Unreachable: there is no answer, or no TLS where there should be.
         """
         async with self._knocking:
             if self._greeting is None:
-                self._greeting = (self._greeted(await self._at(None).ask("GET", "/v2/")),)
+                self._greeting = (self._greeted(await self._knock()),)
         return self._greeting[0]
+
+    async def _knock(self) -> Answer:
+        try:
+            return await self._at(None).ask("GET", "/v2/")
+        except m.Unreachable as error:
+            if not error.message.startswith("there is no TLS with"):
+                raise
+        own = ids.is_loopback(self.host)
+        how = f"write http://{self.host} in the field registry" if own else "set the field insecure"
+        raise m.Unreachable(f"there is no TLS with {self.host}; check its port, or if it serves http alone, {how}")
 
     def _greeted(self, answer: Answer) -> Challenge | None:
         if answer.is_success and speaks(answer):
@@ -91,19 +108,25 @@ class RegistrySession:
             return m.Identity(subject=claims.subject or "token", account=self.host, expires_at=claims.expires_at)
         return m.Identity(subject="anonymous", account=self.host)
 
-    async def ask(self, path: str, scope: str, **params: str) -> Answer:
-        """What GET answers, whatever it is, with a token for the scope where the registry wants one."""
-        http, _ = await self._way(scope)
+    async def ask(self, path: str, scope: str, params: Mapping[str, list[str]], *, again: bool = False) -> Answer:
+        """What GET answers, whatever it is, with a token for the scope where the registry wants one.
+
+        `again`: with the token of the last such call, for as long as that lives.
+        """
+        http, _ = await self._way(scope, again=again)
         return await http.ask("GET", path, **params)
 
-    async def _way(self, scope: str | None) -> tuple[Http, bool]:
+    async def _way(self, scope: str | None, *, again: bool = False) -> tuple[Http, bool]:
         """The registry's API with our Authorization, and whether that is of a token server."""
         challenge, config = await self.greet(), self.config
         if isinstance(config, TokenConfig):
             return self._at(f"Bearer {config.token.reveal()}"), False
         if challenge is not None and challenge.scheme == "bearer":
-            grant = await self.grant(challenge, scope)
-            return self._at(f"Bearer {grant.token.reveal()}"), True
+            held = self._held.get(scope) if again else None
+            if held is None or held.expires_at - self.context.clock.now() < EARLY:
+                held = await self.grant(challenge, scope)
+            self._held = {scope: held}
+            return self._at(f"Bearer {held.token.reveal()}"), True
         if challenge is not None and not isinstance(config, PasswordConfig):
             raise m.AuthFailed(f"{self.host} lets nobody in without a user and password; use the auth method password")
         return self._at(self._basic()), False
@@ -134,12 +157,18 @@ class RegistrySession:
         """The address, path and query of a realm, if it may have the password."""
         try:
             parts = urlsplit(realm)
-            host, scheme, _ = parts.hostname or "", parts.scheme, parts.port
+            host, scheme, port = parts.hostname or "", parts.scheme, parts.port
         except ValueError:
-            host = scheme = ""
-        if scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc):
+            host, scheme, port = "", "", None
+        if port == 0 or scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc):
             raise m.Rejected(f"{self.host} names a token server that is no URL; check the field registry")
         base = f"{scheme}://{parts.netloc}"
+        if not self._is_own(base, host) and self._is_bare(base) and host == urlsplit(self.config.base).hostname:
+            raise m.InvalidConfig(
+                f"{self.host} names a token server that is spoken to by http, so nothing was sent there; "
+                "if that is wanted, set the field realm to its URL, and insecure",
+                field="realm",
+            )
         if not self._is_own(base, host):
             raise m.InvalidConfig(
                 f"{self.host} names a token server on another host, {host}, so nothing was sent there; "
@@ -155,9 +184,13 @@ class RegistrySession:
             named = urlsplit(self.config.realm)
             if base.lower() == f"{named.scheme}://{named.netloc}".lower():
                 return True
-        if base.startswith("http:") and own.scheme == "https":
+        if self._is_bare(base):
             return False
         return host == own.hostname or host == TOKEN_HOSTS.get(own.netloc)
+
+    def _is_bare(self, base: str) -> bool:
+        """Whether an address is less private than the registry's own."""
+        return base.startswith("http:") and self.config.base.startswith("https:")
 
     def _at(self, authorization: str | None) -> Http:
         return self.context.http.at(self.config.base, authorization=authorization)

@@ -162,4 +162,5 @@ TYPE = m.ResourceType(
     description="A container registry, or one repository in it.",
     permissions=("pull", "push", "registry:catalog:* (to list the repositories)"),
     formats=ids.FORMATS,
+    login_id=ids.OWN,
 )

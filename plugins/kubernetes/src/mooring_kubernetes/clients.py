@@ -20,6 +20,9 @@ from mooring_kubernetes.tls import context_of, proxy_of
 if TYPE_CHECKING:
     from mooring_kubernetes.api import Door
 
+OFFICIAL = "kubernetes>=36,<37"
+"""The extra `blocking`."""
+
 
 def door_of(credentials: m.KubernetesAccess) -> Door:
     """What a request needs of credentials."""
@@ -95,7 +98,7 @@ def blocking_client(request: m.BlockingClientRequest) -> Generator[Any, None, No
     except ImportError:
         missing = True
     if missing:
-        raise m.InvalidConfig("blocking clients need another package; try: pip install 'mooring-kubernetes[blocking]'")
+        raise m.InvalidConfig(f"blocking clients need the package kubernetes; try: pip install '{OFFICIAL}'")
     from mooring_kubernetes.official import Api
 
     held = BlockingHeld(access_of(request.credentials), request.renew, access_of)

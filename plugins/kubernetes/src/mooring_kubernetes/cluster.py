@@ -25,6 +25,7 @@ REVIEWS = ("v1", "v1beta1", "v1alpha1")
 """Of SelfSubjectReview: since 1.28, 1.27 and 1.26."""
 NOBODY = "/mooring/whoami"
 """A path that no server has. An older server's denial says whom it has denied."""
+ACCOUNT = "/api/v1/namespaces/{namespace}/serviceaccounts/{name}"
 FORBIDDEN, NOT_FOUND = 403, 404
 
 
@@ -56,12 +57,14 @@ async def verify(session: KubernetesSession, resource_id: str | None) -> m.Ident
     Raises:
         AuthFailed: it takes us for nobody.
         AccessDenied: the connector lacks one of `RIGHTS`.
+        ResourceNotFound: there is no such service account, as far as the connector may look.
     """
     mine(session, resource_id)
     await version(session)
     subject = await whoami(session)
     if session.config.account is not None:
-        await _check_rights(session, session.config.account[0])
+        await _check_rights(session, *session.config.account)
+        await _check_account(session, *session.config.account)
     return m.Identity(subject=subject, account=session.config.cluster_name, expires_at=session.context.expires_at)
 
 
@@ -127,7 +130,10 @@ async def _seen(session: KubernetesSession) -> str:
 
     answer = await session.ask("GET " + NOBODY, "GET", NOBODY)
     if answer.status not in (FORBIDDEN, NOT_FOUND):
-        raise errors.refusal(answer.status, answer.headers, "GET " + NOBODY, await session.server())
+        server = await session.server()
+        if 200 <= answer.status < 300:  # noqa: PLR2004  (2xx)
+            raise errors.foreign("GET " + NOBODY, server)
+        raise errors.refusal(answer.status, answer.headers, "GET " + NOBODY, server)
     if found := errors.denied_user(answer.document):
         return found
     way = await session.way()
@@ -139,23 +145,35 @@ async def _seen(session: KubernetesSession) -> str:
     return said or "somebody whom the cluster knows"
 
 
-async def _check_rights(session: KubernetesSession, namespace: str) -> None:
-    lacking = [str(right) for right in RIGHTS if not await _may(session, right, namespace)]
+async def _check_rights(session: KubernetesSession, namespace: str, account: str) -> None:
+    lacking = [str(right) for right in RIGHTS if not await _may(session, right, namespace, account)]
     if lacking:
         raise m.AccessDenied(
-            f"the connector may not {', '.join(lacking)} in namespace {namespace}; grant it (RBAC), "
-            "or drop service_account"
+            f"the connector may not {', '.join(lacking)} in namespace {namespace}; grant it (RBAC), or: "
+            f"mooring connector update {session.context.connector} --remove service_account"
         )
 
 
-async def _may(session: KubernetesSession, right: Right, namespace: str) -> bool:
-    """Whether the cluster lets us; so too if it does not let us ask."""
+async def _check_account(session: KubernetesSession, namespace: str, name: str) -> None:
+    """Raise if the cluster says that there is no such service account; who may not look is not told."""
+    answer = await session.ask(f"get serviceaccounts in namespace {namespace}", "GET", ACCOUNT, None,
+                               namespace=namespace, name=name)  # fmt: skip
+    details = (answer.document or {}).get("details")
+    if answer.status == NOT_FOUND and isinstance(details, dict) and details.get("kind") == "serviceaccounts":
+        raise m.ResourceNotFound(
+            f"there is no service account {namespace}/{name} in the cluster; make it: "
+            f"kubectl create serviceaccount {name} --namespace {namespace}; or change service_account"
+        )
+
+
+async def _may(session: KubernetesSession, right: Right, namespace: str, account: str) -> bool:
+    """Whether the cluster lets us; so too if it does not let us ask. Of accounts it is enough to have this one."""
     from mooring_kubernetes import errors
 
     group, call = "authorization.k8s.io/v1", "create selfsubjectaccessreviews"
     wanted: dict[str, Any] = {"namespace": namespace, "verb": right.verb, "resource": right.resource}
     if right.subresource:
-        wanted["subresource"] = right.subresource
+        wanted |= {"subresource": right.subresource, "name": account}
     body = {"apiVersion": group, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": wanted}}
     answer = await session.ask(call, "POST", f"/apis/{group}/selfsubjectaccessreviews", body)
     server = await session.server()

@@ -114,7 +114,7 @@ class KubernetesConnector:
         return await lift(request)
 
     @m.hookimpl
-    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted, ...]:
+    async def lift_all(self, request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
         """Every context of the machine's kubeconfig."""
         from mooring_kubernetes.lift import lift_all
 

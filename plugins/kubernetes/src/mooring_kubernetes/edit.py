@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import stat
 import tempfile
 import time
@@ -14,49 +12,63 @@ from pathlib import Path
 from typing import Any
 
 import mooring as m
+from mooring_kubernetes.plain import Unreadable, plain
+from mooring_kubernetes.style import styled, written
 from mooring_kubernetes.way import LONGEST_FILE
 
 FIELD = "file"
-BACKUP = ".mooring-backup"
+BACKUP = ".before-mooring"
 LOCK = ".lock"
 LOCK_SECONDS = 3.0
 POLL_SECONDS = 0.05
-INDENTED = re.compile(r"^(?:clusters|users|contexts):[ \t]*\n(?:[ \t]*#.*\n)*( +)- ", re.MULTILINE)
+NEW = "apiVersion: v1\nkind: Config\n"
 
 
-def edit(path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], str | None]:
-    """Let `change` alter the document; gives what it gives, and where the former content is.
+def edit(
+    path: Path, change: Callable[[Any], list[str]], ours: Callable[[Any], bool] = lambda _: False
+) -> tuple[list[str], str | None]:
+    """Let `change` alter the document; gives what it gives, and where the former content was put.
 
-    Where nothing changes, nothing is written. A link stays one: what it leads to is changed. Blocks.
+    Where nothing changes, nothing is written. A link stays one: what it leads to is changed. `change` is called twice:
+    on the document with its comments, and on its plain values, by which what is written is checked. A document that is
+    `ours` already is put nowhere if there is a backup: that is of what was there before mooring. Blocks.
 
     Raises:
         InvalidConfig: the file is broken, cannot be read or written, or somebody else changes it.
     """
-    path = Path(os.path.realpath(path))
+    reason = "its name cannot be one"
     try:
+        path = Path(os.path.realpath(path))
         with _locked(path):
             before = _read(path)
-            document = _parsed(before, path)
-            names = change(document)
-            if not names:
-                return [], None
-            after = _text(document, before)
-            if after == before:
+            marked = False
+
+            def altered(document: Any) -> list[str]:
+                nonlocal marked
+                marked = marked or ours(document)
+                return change(document)
+
+            names, after = _changed(before, path, altered)
+            if not names or after == before:
                 return names, None
-            mode = stat.S_IMODE(path.stat().st_mode) if before is not None else 0o600
-            if before is not None and not mode & 0o222:
-                raise m.InvalidConfig(f"{path} is read-only; let it be written, or name another file", field=FIELD)
-            backup = None
-            if before is not None:
-                backup = Path(f"{path}{BACKUP}")
-                _replace(backup, before, mode & 0o700)
+            backup = Path(f"{path}{BACKUP}")
+            kept = before is not None and not (marked and backup.exists())
+            if before is not None and kept:
+                _replace(backup, before, _mode(path) & 0o700)
             if _read(path) != before:
                 raise m.InvalidConfig(f"{path} was changed by another process meanwhile; try again", field=FIELD)
-            _replace(path, after, mode)
-            return names, str(backup) if backup is not None else None
+            _replace(path, after, _mode(path))
+            return names, str(backup) if kept else None
     except OSError as error:
         reason = error.strerror or "an error of the system"
+    except ValueError:
+        pass  # a path with what no path can have
     raise m.InvalidConfig(f"{path} cannot be changed ({reason}); check its rights and those of its folder", field=FIELD)
+
+
+def check(path: Path) -> None:
+    """Raise InvalidConfig unless the file could be edited as far as its content goes. Blocks."""
+    edit(path, lambda _: [])
 
 
 @contextmanager
@@ -82,6 +94,13 @@ def _locked(path: Path) -> Generator[None, None, None]:
 
 
 def _read(path: Path) -> bytes | None:
+    """What the file holds; None if there is none.
+
+    Raises:
+        InvalidConfig: it is a device, a pipe or a folder, or too long.
+    """
+    if path.exists() and not path.is_file():
+        raise m.InvalidConfig(f"{path} cannot be changed, as it is no plain file; name another", field=FIELD)
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST_FILE + 1)
@@ -92,44 +111,47 @@ def _read(path: Path) -> bytes | None:
     return content
 
 
-def _parsed(content: bytes | None, path: Path) -> Any:
-    """The document, with its comments and its style."""
-    from ruamel.yaml.error import YAMLError
-
+def _changed(before: bytes | None, path: Path, change: Callable[[Any], list[str]]) -> tuple[list[str], bytes]:
+    """What `change` gives, and the content that it makes of the former one."""
     where = ""
     try:
-        document = _yaml(content).load((content or b"").decode())
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-    except (ValueError, RecursionError):
+        text = (before or b"").decode()
+        values = plain(text)
+        document = styled(text if values is not None else f"{text}\n{NEW}" if text.strip() else NEW)
+        values = plain(NEW) if values is None else values
+        if isinstance(values, dict) and isinstance(document, dict) and values.get("kind", "Config") == "Config":
+            names = change(document)
+            if not names:
+                return [], b""
+            change(values)
+            after = written(document, text)
+            if plain(after) != values:
+                raise m.InvalidConfig(
+                    f"{path} cannot be changed without changing more of it; nothing was changed; name another file",
+                    field=FIELD,
+                )
+            return names, after.encode()
+    except Unreadable as error:
+        where = f" (line {error.line})" if error.line is not None else ""
+    except UnicodeError:
         pass
-    else:
-        document = _yaml(None).load("apiVersion: v1\nkind: Config\n") if document is None else document
-        if isinstance(document, dict) and document.get("kind", "Config") == "Config":
-            return document
     raise m.InvalidConfig(
         f"{path} is no kubeconfig{where}; nothing was changed; check it with: kubectl config view", field=FIELD
     )
 
 
-def _yaml(content: bytes | None) -> Any:
-    """A parser and writer in the style of a text."""
-    from ruamel.yaml import YAML
+def _mode(path: Path) -> int:
+    """The mode of the file, or what a new one gets.
 
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = LONGEST_FILE
-    indented = INDENTED.search((content or b"").decode(errors="replace"))
-    if indented:
-        yaml.indent(mapping=2, sequence=len(indented[1]) + 2, offset=len(indented[1]))
-    return yaml
-
-
-def _text(document: Any, before: bytes | None) -> bytes:
-    buffer = io.StringIO()
-    _yaml(before).dump(document, buffer)
-    return buffer.getvalue().encode()
+    Raises:
+        InvalidConfig: it may not be written. Its folder might let us, but whoever made it read-only meant it.
+    """
+    if not path.exists():
+        return 0o600
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o222 or not os.access(path, os.W_OK):
+        raise m.InvalidConfig(f"{path} is read-only; let it be written, or name another file", field=FIELD)
+    return mode
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

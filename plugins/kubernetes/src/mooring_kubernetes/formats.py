@@ -20,8 +20,8 @@ USER = re.compile(r"[^:\x00-\x1f\x7f]{1,1024}")
 PASSWORD = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
 LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1")
 
-CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
-KEY = re.compile(r"-----BEGIN ((?:RSA |EC )?PRIVATE KEY)-----\s[A-Za-z0-9+/=\s]+-----END \1-----")
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII)
+KEY = re.compile(r"-----BEGIN ((?:RSA |EC )?PRIVATE KEY)-----\s[A-Za-z0-9+/=\s]+-----END \1-----", re.ASCII)
 
 
 def match(pattern: re.Pattern[str], value: str | m.Secret, field: str, form: str) -> None:

@@ -36,8 +36,8 @@ def address_of(text: str) -> str | None:
     """The address of an API server in its one form; None if it is none."""
     if not SERVER.fullmatch(text):
         return None
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return None

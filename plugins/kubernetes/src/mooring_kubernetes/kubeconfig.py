@@ -8,15 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mooring as m
 from mooring_kubernetes import formats, ids
 from mooring_kubernetes.settings import KubeconfigConfig
-from mooring_kubernetes.way import LONGEST_FILE, ExecPlugin, Way, read
+from mooring_kubernetes.way import LONGEST_FILE, ExecPlugin, Way, expanded, read
 
+T = TypeVar("T")
 Document = dict[str, Any]
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 PATHS = {"clusters": ("certificate-authority",), "users": ("client-certificate", "client-key", "tokenFile")}
@@ -39,7 +41,26 @@ def way_of(config: KubeconfigConfig) -> Way:
     raise problem.with_traceback(None)  # its frames held what the kubeconfig holds
 
 
+def cluster_of(config: KubeconfigConfig) -> str:
+    """The cluster's name in the context. Blocks where the kubeconfig is a file."""
+    try:
+        field, document = _document_of(config)
+        _, context = context_of(document, config.context, field)
+        if name := _text(context, "cluster", field):
+            return name
+        raise _broken(field, "names no cluster")
+    except m.MooringError as error:
+        problem = error
+    raise problem.with_traceback(None)  # as above
+
+
 def _way_of(config: KubeconfigConfig) -> Way:
+    field, document = _document_of(config)
+    return way_in(document, field, config)
+
+
+def _document_of(config: KubeconfigConfig) -> tuple[str, Document]:
+    """The field that says the kubeconfig, and its document."""
     if config.kubeconfig is not None:
         field, document = "kubeconfig", parsed(config.kubeconfig.reveal(), "kubeconfig")
         if _names_files(document):
@@ -48,29 +69,31 @@ def _way_of(config: KubeconfigConfig) -> Way:
             )
     else:
         field, document = "kubeconfig_file", loaded(Path(config.kubeconfig_file or ""), "kubeconfig_file")
-    return way_in(document, field, config)
+    return field, document
 
 
 def parsed(text: str, field: str) -> Document:
     """The document of a kubeconfig's text; never says what it holds."""
-    import yaml
+    from mooring_kubernetes.plain import Unreadable, plain
 
-    where = ""
     if len(text) > LONGEST_FILE:
         raise _broken(field, "is longer than 1 MiB")
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark is not None else ""
-    except (ValueError, RecursionError, OverflowError):
-        pass
+        document = plain(text)
+    except Unreadable as error:
+        where = f" (line {error.line})" if error.line is not None else ""
     else:
         document = {} if document is None else document
         if isinstance(document, dict) and document.get("kind", "Config") == "Config":
             for section in SECTIONS:
                 _checked_section(document, section, field)
             return document
+        if isinstance(document, str) and field == "kubeconfig":
+            raise m.InvalidConfig(
+                "field 'kubeconfig' is no kubeconfig; name a file with --kubeconfig-file FILE, "
+                "or give what it holds with --kubeconfig @FILE",
+                field=field,
+            )
         raise _broken(field, "is no kubeconfig")
     raise _broken(field, f"is no YAML{where}")
 
@@ -94,7 +117,7 @@ def _broken(field: str, what: str) -> m.InvalidConfig:
 
 def loaded(path: Path, field: str) -> Document:
     """The document of a file, with the paths in it made absolute."""
-    path = path.expanduser()
+    path = expanded(path, field)
     document = parsed(read(str(path), field), field)
     for section, names in PATHS.items():
         for entry in document[section]:
@@ -103,14 +126,15 @@ def loaded(path: Path, field: str) -> Document:
                 if isinstance(held.get(name), str) and held[name]:
                     held[name] = str(path.parent.absolute() / held[name])
             program = held.get("exec")
-            if isinstance(program, dict) and os.sep in str(program.get("command", "")):
-                program["command"] = os.path.normpath(path.parent.absolute() / str(program["command"]))
+            command = program.get("command") if isinstance(program, dict) else None
+            if isinstance(program, dict) and isinstance(command, str) and os.sep in command:
+                program["command"] = os.path.normpath(path.parent.absolute() / command)
     return document
 
 
 def merged(documents: Iterable[Document]) -> Document:
     """Several as one: of each name the first counts, and the first current context."""
-    whole: Document = {section: [] for section in SECTIONS}
+    whole: Document = {section: [] for section in SECTIONS} | {"current-context": None}
     for document in documents:
         for section in SECTIONS:
             known = {entry["name"] for entry in whole[section]}
@@ -146,10 +170,10 @@ def named(document: Document, section: str, name: Any, field: str) -> dict[str, 
 
 def context_of(document: Document, wanted: str | None, field: str) -> tuple[str, dict[str, Any]]:
     """The context that is wanted, or the current one, with its name."""
-    name = wanted or document.get("current-context")
-    if not name:
+    name = wanted or _text(document, "current-context", field)
+    if name is None:
         raise m.InvalidConfig("the kubeconfig has no current context; name one in the field context", field="context")
-    return str(name), named(document, "contexts", name, "context" if wanted else field)
+    return name, named(document, "contexts", name, "context" if wanted else field)
 
 
 def way_in(document: Document, field: str, config: KubeconfigConfig) -> Way:
@@ -165,16 +189,19 @@ def way_in(document: Document, field: str, config: KubeconfigConfig) -> Way:
             "or set insecure_skip_tls_verify to trust whoever answers",
             field="insecure_skip_tls_verify",
         )
-    formats.check_server(server, insecure=insecure, field=field)
+    _sound(partial(formats.check_server, server, insecure=insecure), "server", field)
     authority = None if insecure else _data(cluster, "certificate-authority", field)
     name, proxy = _text(cluster, "tls-server-name", field), _text(cluster, "proxy-url", field)
     if name is not None:
-        formats.match(formats.HOST, name, field, "tls-server-name as a host's name")
+        _sound(partial(formats.match, formats.HOST, name, form="a host's name"), "tls-server-name", field)
     if proxy is not None:
-        formats.match(formats.PROXY, proxy, field, "proxy-url as http://HOST:PORT, without a user")
+        form = "http://HOST:PORT, without a user"
+        _sound(partial(formats.match, formats.PROXY, proxy, form=form), "proxy-url", field)
     return Way(
         server=server.rstrip("/"),
-        certificate_authority=formats.certificates(authority, field) if authority else None,
+        certificate_authority=(
+            _sound(partial(formats.certificates, authority), "certificate-authority", field) if authority else None
+        ),
         insecure_skip_tls_verify=insecure,
         tls_server_name=name,
         proxy_url=proxy,
@@ -197,12 +224,12 @@ def _credential(user: Mapping[str, Any], field: str, config: KubeconfigConfig) -
     found: dict[str, Any] = {}
     certificate, key = _data(user, "client-certificate", field), _data(user, "client-key", field)
     if certificate and key:
-        found["client_certificate"] = formats.certificates(certificate, field)
-        found["client_key"] = formats.private_key(m.Secret(key), field)
+        found["client_certificate"] = _sound(partial(formats.certificates, certificate), "client-certificate", field)
+        found["client_key"] = _sound(partial(formats.private_key, m.Secret(key)), "client-key", field)
     if path := _text(user, "tokenFile", field):
         found["token_file"] = path
     elif token := _text(user, "token", field):
-        formats.check_token(found.setdefault("token", m.Secret(token)), field)
+        _sound(partial(formats.check_token, found.setdefault("token", m.Secret(token))), "token", field)
     elif user.get("username"):
         found |= {"username": _text(user, "username", field)}
         found |= {"password": m.Secret(_text(user, "password", field) or "")}
@@ -256,6 +283,15 @@ def _allowed(program: Any, field: str, config: KubeconfigConfig) -> ExecPlugin:
 MAX_COMMAND = 200
 
 
+def _sound(check: Callable[..., T], name: str, field: str) -> T:
+    """What a check gives of the kubeconfig's field of that name; its error is about the kubeconfig."""
+    try:
+        return check(field=name)
+    except m.InvalidConfig as error:
+        problem = f"in the kubeconfig, {error.message}"
+    raise m.InvalidConfig(problem, field=field)
+
+
 def _text(held: Mapping[str, Any], name: str, field: str) -> str | None:
     value = held.get(name)
     if value is None or value == "":
@@ -270,9 +306,9 @@ def _data(held: Mapping[str, Any], name: str, field: str) -> str | None:
     data = _text(held, f"{name}-data", field)
     if data is not None:
         try:
-            return base64.b64decode(data, validate=True).decode()
+            return base64.b64decode("".join(data.split()), validate=True).decode()
         except (binascii.Error, ValueError):
             pass
         raise _broken(field, f"has a {name}-data that is not in base64")
     path = _text(held, name, field)
-    return read(path, field) if path is not None else None
+    return _sound(partial(read, path), name, field) if path is not None else None

@@ -15,12 +15,22 @@ from mooring_kubernetes import kubeconfig
 from mooring_kubernetes.methods import METHODS
 from mooring_kubernetes.render import encoded
 from mooring_kubernetes.settings import IN_CLUSTER, KubeconfigConfig
-from mooring_kubernetes.way import Way
+from mooring_kubernetes.way import Way, expanded
 
 USUAL = "~/.kube/config"
 FIELD = "kubeconfig_file"
 LOOKED_FOR = ("kubeconfig_file", "context", "allow_exec", "exec_commands")
 """Options that lead to what is lifted; the others are fields of it."""
+
+BY_FIELD = {
+    "tokenFile": "kubeconfig",
+    "token": "token",
+    "username": "password",
+    "exec": "kubeconfig",
+    "client-certificate-data": "client-certificate",
+    "client-certificate": "client-certificate",
+}
+"""The auth method of a user, by the first of these fields that it has, as `kubeconfig` reads them."""
 
 
 async def lift(request: m.LiftRequest) -> m.Lifted:
@@ -44,25 +54,35 @@ async def lift(request: m.LiftRequest) -> m.Lifted:
     return await anyio.to_thread.run_sync(_lifted, document, name, request)
 
 
-async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted, ...]:
-    """Every context that can be used; the others are left out.
+async def lift_all(request: m.LiftRequest) -> tuple[m.Lifted | m.Unlifted, ...]:
+    """Every context, or the one that is named; those that cannot be used with the reason.
 
     Raises:
-        NothingToLift: there is none, or none can be used; then the message says why for the first.
+        InvalidConfig: a kubeconfig is broken.
+        NothingToLift: there is no kubeconfig, or it has no such context.
     """
     _check(request)
     found = await anyio.to_thread.run_sync(_contexts, request.options)
     if found is None:
         raise m.NothingToLift(f"no kubeconfig on this machine; looked in {_places(request.options)}")
     document, names = found
-    lifted, problem = [], "it has no context"
+    if (wanted := request.options.get("context")) is not None:
+        names = [kubeconfig.context_of(document, wanted, FIELD)[0]]
+    if not names:
+        raise m.NothingToLift(f"no context in {_places(request.options)}")
+    lifted: list[m.Lifted | m.Unlifted] = []
     for name in names:
         try:
             lifted.append(await anyio.to_thread.run_sync(_lifted, document, name, request))
         except m.ConfigError as error:
-            problem = error.message
-    if not lifted:
-        raise m.NothingToLift(f"no context of the kubeconfig can be lifted: {problem}")
+            lifted.append(
+                m.Unlifted(
+                    name=name,
+                    error=error.with_traceback(None),
+                    auth_method=_method_of(document, name),
+                    source=_source(name, request.options),
+                )
+            )
     return tuple(lifted)
 
 
@@ -81,9 +101,14 @@ def _check(request: m.LiftRequest) -> None:
 def paths(options: Mapping[str, Any]) -> tuple[Path, ...]:
     """The files that are read: the one that is named, those of KUBECONFIG, or kubectl's usual one."""
     if named := options.get("kubeconfig_file"):
-        return (Path(str(named)).expanduser(),)
+        return (expanded(Path(str(named)), FIELD),)
     listed = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    return tuple(Path(part).expanduser() for part in dict.fromkeys(listed or [USUAL]))
+    return tuple(expanded(Path(part), "KUBECONFIG") for part in dict.fromkeys(listed or [USUAL]))
+
+
+def there(path: Path) -> bool:
+    """Whether a path leads to something; no for one that cannot be looked for."""
+    return os.path.exists(path)  # noqa: PTH110  (Path.exists raises for names that are too long)
 
 
 def _places(options: Mapping[str, Any]) -> str:
@@ -92,7 +117,7 @@ def _places(options: Mapping[str, Any]) -> str:
 
 def _contexts(options: Mapping[str, Any]) -> tuple[kubeconfig.Document, list[str]] | None:
     """All files as one, and the names of its contexts; None without a file. One that is named must be there."""
-    present = [path for path in paths(options) if path.exists() or options.get("kubeconfig_file")]
+    present = [path for path in paths(options) if there(path) or options.get("kubeconfig_file")]
     if not present:
         return None
     document = kubeconfig.merged(kubeconfig.loaded(path, FIELD) for path in present)
@@ -110,7 +135,6 @@ def _lifted(document: kubeconfig.Document, name: str, request: m.LiftRequest) ->
 
 def _of_context(document: kubeconfig.Document, name: str, request: m.LiftRequest) -> m.Lifted:
     _, context = kubeconfig.context_of(document, name, FIELD)
-    cluster = str(context.get("cluster"))
     user = kubeconfig.named(document, "users", context.get("user"), FIELD)
     options = {key: value for key, value in request.options.items() if value is not None}
     given = {key: value for key, value in options.items() if key not in LOOKED_FOR}
@@ -131,15 +155,29 @@ def _of_context(document: kubeconfig.Document, name: str, request: m.LiftRequest
         method, fields = _plain(way)
     if request.auth_method not in (None, method):
         raise m.NothingToLift(f"the context {name!r} has no {request.auth_method}; it has what {method} takes")
-    common = {"cluster_name": cluster, "namespace": way.namespace}
+    common = {"cluster_name": context.get("cluster"), "namespace": way.namespace}
     config = next(one for one in METHODS if one.name == method).config
     return m.Lifted(
         auth_method=method,
         config=m.build_config(config, common | fields | given),
-        source=f"the context {name!r} of {_places(request.options)}",
+        source=_source(name, request.options),
         expires_at=_ends(way),
         name=name,
     )
+
+
+def _source(name: str, options: Mapping[str, Any]) -> str:
+    return f"the context {name!r} of {_places(options)}"
+
+
+def _method_of(document: kubeconfig.Document, name: str) -> str:
+    """The auth method that a context would be, as far as its user says; empty if it does not."""
+    try:
+        _, context = kubeconfig.context_of(document, name, FIELD)
+        user = kubeconfig.named(document, "users", context.get("user"), FIELD)
+    except m.ConfigError:
+        return ""
+    return next((method for field, method in BY_FIELD.items() if user.get(field)), "")
 
 
 def _plain(way: Way) -> tuple[str, dict[str, Any]]:
@@ -184,7 +222,7 @@ def _alone(way: Way, user: Mapping[str, Any], name: str) -> str:
 def _file_of(name: str, options: Mapping[str, Any]) -> Path:
     """The file that has a context."""
     for path in paths(options):
-        if path.exists() and any(entry["name"] == name for entry in kubeconfig.loaded(path, FIELD)["contexts"]):
+        if there(path) and any(entry["name"] == name for entry in kubeconfig.loaded(path, FIELD)["contexts"]):
             return path.absolute()
     raise m.NothingToLift(f"the context {name!r} is no longer there; try again")
 

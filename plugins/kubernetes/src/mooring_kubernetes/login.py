@@ -8,18 +8,25 @@ Source: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mooring as m
-from mooring_kubernetes.edit import FIELD, edit
+from mooring_kubernetes import comments
+from mooring_kubernetes.edit import FIELD, check, edit
 from mooring_kubernetes.ids import NAME
-from mooring_kubernetes.kubeconfig import SECTIONS
-from mooring_kubernetes.lift import paths
+from mooring_kubernetes.kubeconfig import SECTIONS, Document, loaded, merged
+from mooring_kubernetes.lift import paths, there
 from mooring_kubernetes.render import VERSIONS, cluster_entry, context_entry
+from mooring_kubernetes.style import quoted
+from mooring_kubernetes.way import expanded
 
 MARK = "mooring"
+HOME = "MOORING_HOME"
 
 
 def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginChange:
@@ -38,29 +45,50 @@ def login(request: m.LoginRequest, credentials: m.KubernetesAccess) -> m.LoginCh
         "users": {"exec": _exec(request)},
         "contexts": context_entry(credentials, name),
     }
+    extensions = [{"name": MARK, "extension": {key: value for key, value in mark.items() if value}}]
     file = _file(request.file)
-    current = ""
+    beside = merged(_beside(file)) if request.file is None else merged([])
+    for section, kind in SECTIONS.items():
+        _of_us(beside[section], section, name, kind, request.connector)
+    current, made = "", False
 
     def change(document: Any) -> list[str]:
-        nonlocal current
+        nonlocal current, made
         for section, kind in SECTIONS.items():
-            extensions = [{"name": MARK, "extension": {key: value for key, value in mark.items() if value}}]
-            _put(document, section, name, kind, held[section] | {"extensions": extensions}, request.connector)
-        current = document.get("current-context") or ""
+            entry = quoted({"name": name, kind: held[section] | {"extensions": extensions}})
+            _put(_entries(document, section), section, entry, kind, request.connector)
+        current = document.get("current-context") or beside["current-context"] or ""
         if not current:
-            document["current-context"] = current = name
+            document["current-context"] = current = quoted(name)
+            made = True
         return [name]
 
-    names, backup = edit(file, change)
-    notes = () if current == name else (f"use it with: kubectl --context {name}",)
-    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes)
+    names, backup = edit(file, change, _is_marked)
+    use = f"use it with: kubectl --context {name}"
+    notes = (f"{use}; it is the current context now, as there was none",) if made else (use,) if current != name else ()
+    carried = tuple(_variables())
+    return m.LoginChange(file=str(file), entries=tuple(names), backup=backup, notes=notes, variables=carried)
 
 
 def logout(request: m.LogoutRequest) -> m.LoginChange:
-    """Remove the entries of a connector, or of one of its resources, and the current context if it is one of them."""
-    file = _file(request.file)
-    if not file.exists():
-        return m.LoginChange(file=str(file), entries=())
+    """Remove the entries of a connector, or of one of its resources, and the current context if it is one of them.
+
+    Without a file that is named, all that kubectl reads are looked through; if one of them is broken, none is changed.
+    """
+    looked = [_file(request.file)] if request.file is not None else list(paths({}))
+    files = [file for file in looked if there(file)]
+    for file in files:
+        check(file)
+    changes = [change for file in files if (change := _removed(file, request)).entries]
+    return m.LoginChange(
+        file=", ".join(change.file for change in changes) or ", ".join(map(str, looked)),
+        entries=tuple(dict.fromkeys(name for change in changes for name in change.entries)),
+        backup=", ".join(change.backup for change in changes if change.backup) or None,
+    )
+
+
+def _removed(file: Path, request: m.LogoutRequest) -> m.LoginChange:
+    """What was taken out of one file."""
 
     def change(document: Any) -> list[str]:
         removed: dict[str, None] = {}
@@ -69,12 +97,12 @@ def logout(request: m.LogoutRequest) -> m.LoginChange:
             for place in reversed(range(len(entries))):
                 if _is_of(_mark(entries[place], kind), request):
                     removed[str(entries[place].get("name"))] = None
-                    del entries[place]
-        if document.get("current-context") in removed:
+                    comments.remove(document, section, place)
+        if document.get("current-context") in list(removed):
             document["current-context"] = ""
         return sorted(removed)
 
-    names, backup = edit(file, change)
+    names, backup = edit(file, change, _is_marked)
     return m.LoginChange(file=str(file), entries=tuple(names), backup=backup)
 
 
@@ -87,35 +115,54 @@ def _name(request: m.LoginRequest) -> str:
 def _file(named: Path | None) -> Path:
     """The file that is named; else of KUBECONFIG's the first that exists, or the last; else kubectl's usual one."""
     if named is not None:
-        return named.expanduser()
+        return expanded(named, FIELD)
     candidates = paths({})
-    return next((path for path in candidates if path.exists()), candidates[-1])
+    return next((path for path in candidates if there(path)), candidates[-1])
+
+
+def _beside(file: Path) -> Generator[Document, None, None]:
+    """The other files that kubectl reads; one that is broken says nothing."""
+    for path in paths({}):
+        if path != file and there(path):
+            with suppress(m.MooringError):
+                yield loaded(path, FIELD)
 
 
 def _exec(request: m.LoginRequest) -> dict[str, Any]:
     command, *arguments = request.command
+    variables = _variables()
     return {
         "apiVersion": VERSIONS[0],
         "command": command,
         "args": [*arguments, "--format", "exec-credential"],
         "interactiveMode": "Never",
         "provideClusterInfo": False,
-    }
+    } | ({"env": [{"name": name, "value": value} for name, value in variables.items()]} if variables else {})
 
 
-def _put(document: Any, section: str, name: str, kind: str, held: dict[str, Any], connector: str) -> None:
+def _variables() -> dict[str, str]:
+    """Where our connectors are, if not at the usual place: kubectl may be started without that in its environment."""
+    home = os.environ.get(HOME)
+    return {HOME: str(expanded(Path(home), HOME).absolute())} if home else {}
+
+
+def _put(entries: Any, section: str, entry: dict[str, Any], kind: str, connector: str) -> None:
     """Write an entry, over an earlier one of the same connector."""
-    entries = _entries(document, section)
-    entry = {"name": name, kind: held}
+    _of_us(entries, section, entry["name"], kind, connector)
     for place, known in enumerate(entries):
-        if known.get("name") == name:
-            if _mark(known, kind).get("connector") != connector:
-                raise m.InvalidConfig(
-                    f"the kubeconfig has another entry {name!r} among its {section}; choose another name", field="name"
-                )
-            entries[place] = entry
+        if known.get("name") == entry["name"]:
+            comments.replace(entries, place, entry)
             return
     entries.append(entry)
+
+
+def _of_us(entries: Any, section: str, name: str, kind: str, connector: str) -> None:
+    """Raise InvalidConfig if an entry of that name is not of that connector."""
+    for known in entries:
+        if known.get("name") == name and _mark(known, kind).get("connector") != connector:
+            raise m.InvalidConfig(
+                f"the kubeconfig has another entry {name!r} among its {section}; choose another name", field="name"
+            )
 
 
 def _entries(document: Any, section: str) -> Any:
@@ -128,6 +175,11 @@ def _entries(document: Any, section: str) -> Any:
             field=FIELD,
         )
     return entries
+
+
+def _is_marked(document: Any) -> bool:
+    """Whether there is an entry that was written here, of whatever connector."""
+    return any(_mark(entry, kind) for section, kind in SECTIONS.items() for entry in _entries(document, section))
 
 
 def _mark(entry: Any, kind: str) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import anyio
+from anyio.abc import Process
 
 import mooring as m
 from mooring.types import Struct
@@ -31,22 +34,21 @@ class Printed(Struct):
     expires_at: datetime | None = None
 
 
-async def run(program: ExecPlugin, way: Way) -> Printed:
+async def run(program: ExecPlugin, way: Way, now: datetime) -> Printed:
     """What the program prints. It has nobody to ask, and its standard error stays unread, as it may hold secrets.
 
-    Cancellation: the program is killed.
+    Cancellation: the program is killed, with all that it has started.
 
     Raises:
-        InvalidConfig: there is no such program.
-        AuthFailed: it failed, or printed something else.
+        InvalidConfig: there is no such program, or it does not start.
+        AuthFailed: it failed, or printed something else, or credentials that have ended.
     """
     found = shutil.which(program.command)
     if found is None:
         raise m.InvalidConfig(f"the program {program.command!r} of the kubeconfig is not on this machine; install it")
     environment = dict(os.environ) | {name: value.reveal() for name, value in program.environment}
     environment["KUBERNETES_EXEC_INFO"] = json.dumps(_info(program, way))
-    code: int | None = None
-    output = b""
+    process: Process | None = None
     try:
         with anyio.CancelScope(shield=True):  # asyncio loses track of a process that is cancelled while it starts
             process = await anyio.open_process(
@@ -54,15 +56,14 @@ async def run(program: ExecPlugin, way: Way) -> Printed:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
+                start_new_session=True,
             )
-        async with process:
-            output = b"".join([part async for part in process.stdout]) if process.stdout is not None else b""
-            code = await process.wait()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: an argument or a variable that no program can be given
         pass
     del environment
-    if code is None:
+    if process is None:
         raise m.InvalidConfig(f"the program {program.command!r} of the kubeconfig does not start; try it in a shell")
+    code, output = await _heard(process)
     if code != 0:
         raise m.AuthFailed(
             f"the program {program.command!r} of the kubeconfig failed with exit code {code}; try it in a shell"
@@ -73,7 +74,29 @@ async def run(program: ExecPlugin, way: Way) -> Printed:
             f"the program {program.command!r} of the kubeconfig printed no ExecCredential of {program.version}; "
             "try it in a shell"
         )
+    if printed.expires_at is not None and printed.expires_at <= now:
+        raise m.AuthFailed(
+            f"the program {program.command!r} of the kubeconfig printed credentials that have ended; sign in anew with "
+            "it, and check this machine's clock"
+        )
     return printed
+
+
+async def _heard(process: Process) -> tuple[int, bytes]:
+    """The exit code, and what was printed; of an endless answer its beginning, and then the program is killed."""
+    output = bytearray()
+    try:
+        if process.stdout is not None:
+            with suppress(anyio.EndOfStream):
+                while len(output) <= LONGEST_ANSWER:
+                    output += await process.stdout.receive()
+        return (await process.wait() if len(output) <= LONGEST_ANSWER else 0), bytes(output)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+            await process.aclose()
 
 
 def _info(program: ExecPlugin, way: Way) -> dict[str, Any]:

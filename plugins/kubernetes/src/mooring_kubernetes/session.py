@@ -81,7 +81,7 @@ class KubernetesSession:
         """The way with what the program prints; with what it has printed, while that is fresh."""
         kept, now = self._printed, self.context.clock.now()
         if kept is None or (kept.expires_at is not None and kept.expires_at - now < FRESH):
-            kept = self._printed = await program.run(plugin, way)
+            kept = self._printed = await program.run(plugin, way, now)
             self._tls = None
         return msgspec.structs.replace(
             way, token=kept.token, client_certificate=kept.client_certificate, client_key=kept.client_key

@@ -17,6 +17,7 @@ def _says(description: str) -> Any:
 
 
 ClusterName = Annotated[str, _says("what to call the cluster; its resource id")]
+OwnClusterName = Annotated[str, _says("what to call the cluster; its name in the kubeconfig if left out")]
 Account = Annotated[
     str | None,
     _says("NAMESPACE/NAME of the service account that tokens are issued for; without, there is only the own identity"),
@@ -149,8 +150,9 @@ class ServiceAccountConfig(KubernetesConfig, kw_only=True):
 
 
 class KubeconfigConfig(KubernetesConfig, kw_only=True):
-    """A context of a kubeconfig."""
+    """A context of a kubeconfig. The name of the cluster is the context's own, where none is given."""
 
+    cluster_name: OwnClusterName = ""
     kubeconfig: Kubeconfig = None
     kubeconfig_file: KubeconfigFile = None
     context: KubeContext = None
@@ -159,9 +161,13 @@ class KubeconfigConfig(KubernetesConfig, kw_only=True):
     insecure_skip_tls_verify: AllowInsecure = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if (self.kubeconfig is None) == (self.kubeconfig_file is None):
             raise m.InvalidConfig("give one of the fields 'kubeconfig' and 'kubeconfig_file'", field="kubeconfig")
+        if not self.cluster_name:
+            from mooring_kubernetes.kubeconfig import cluster_of
+
+            msgspec.structs.force_setattr(self, "cluster_name", cluster_of(self))  # stored with it: read once
+        super().__post_init__()
         if self.exec_commands and not self.allow_exec:
             raise m.InvalidConfig("field 'exec_commands' is without effect; set allow_exec too", field="exec_commands")
         if self.kubeconfig is not None:

@@ -119,6 +119,19 @@ def _server_of_environment() -> str:
     return server
 
 
+def expanded(path: Path, field: str) -> Path:
+    """A path with the home of ~ or ~USER in it.
+
+    Raises:
+        InvalidConfig: there is no such home.
+    """
+    try:
+        return path.expanduser()
+    except (RuntimeError, ValueError):
+        pass
+    raise m.InvalidConfig(f"the path in {field!r} begins with the home (~) of nobody; write it in full", field=field)
+
+
 def read(path: str, field: str) -> str:
     """The text of a small file.
 
@@ -127,7 +140,7 @@ def read(path: str, field: str) -> str:
     """
     reason = "cannot be read; check that it is there and may be read"
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with expanded(Path(path), field).open("rb") as file:
             content = file.read(LONGEST_FILE + 1)
         if len(content) <= LONGEST_FILE:
             return content.decode()
