@@ -41,7 +41,7 @@ def test_a_power_is_one_hook_and_a_field_of_the_route():
     optional = {field for field in Route.__struct_fields__ if field in POWERS}
     assert optional == set(POWERS)
     required = {name for specification, name in HOOKS if specification is hookspecs.Connector}
-    assert required - {"describe"} == set(Route.__struct_fields__) - optional - {"type", "distribution"}
+    assert required - {"describe"} == set(Route.__struct_fields__) - optional - {"type", "distribution", "builders"}
 
 
 def test_the_contract_can_be_had_from_the_package():

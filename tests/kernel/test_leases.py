@@ -293,7 +293,11 @@ async def test_deleting_a_connector_with_what_it_issued_and_the_leases_of_one_th
         await register(broker)
         issued = await broker.issue("mine", **A)
         vendor.trouble = Unreachable("the vendor is away; try again")
-        await broker.delete("mine")
+        with pytest.raises(m.VendorError, match="could not be removed"):
+            await broker.delete("mine")
+        with pytest.raises(m.NotPermitted, match="could not be taken back"):
+            await broker.delete("mine", revoke=True)
+        await broker.delete("mine", revoke=True, force=True)
         (lease,) = await broker.revoke(issued.lease)
         assert (lease.state, lease.error) == ("irrevocable", "its connector is gone; remove it by hand")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -57,8 +56,6 @@ def copy(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    # a shell starts what runs in the background with SIGINT ignored, which its children would inherit
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     wheels = sorted((ROOT / "dist").glob("*.whl"))
     if not wheels:
         sys.exit("there are no wheels in dist: run `make wheels`")

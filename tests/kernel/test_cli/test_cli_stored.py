@@ -174,8 +174,8 @@ def test_delete(cli, registered) -> None:
 def made(cli, registered, home) -> None:
     """What the connector has made at its vendor, which does not let it in any more."""
     with sqlite3.connect(home / "mooring.db") as store:
-        row = ("e1", described(cli)["id"], '{"thing":"a"}', "2100-01-01T00:00:00.000000+00:00", 0)
-        store.execute("INSERT INTO undo_log VALUES (?, ?, ?, ?, ?)", row)
+        row = ("e1", described(cli)["id"], '{"thing":"a"}', "2100-01-01T00:00:00.000000+00:00", 0, "")
+        store.execute("INSERT INTO undo_log VALUES (?, ?, ?, ?, ?, ?)", row)
     cli("connector", "update", "one", "--mode=deny", "--no-verify")
 
 
