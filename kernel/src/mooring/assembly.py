@@ -24,7 +24,7 @@ from mooring.events import BreakerClosed, BreakerOpened, TaskFailed
 from mooring.hookspecs import Tools
 from mooring.http import open_http
 from mooring.journal import keep_journal
-from mooring.limits import Limits
+from mooring.limits import DEFAULTS, Limits, parse_limits
 from mooring.refresher import Refresher
 from mooring.registry import Registry, SystemPlugins
 from mooring.shelf import SealedShelf
@@ -51,6 +51,8 @@ class Settings(Struct):
     """MOORING_MASTER_KEY: `id:key`, several separated by commas, or a URL that a system plugin serves."""
     allow_implicit: bool = False
     """MOORING_ALLOW_IMPLICIT: whether connectors may take the identity of this machine."""
+    limits: str = ""
+    """MOORING_LIMITS: what is changed about limits on calls, such as `aws-ecr.rate=5`."""
 
     @property
     def store_file(self) -> Path:
@@ -93,6 +95,7 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> Settings:
         store=environment.get("MOORING_STORE") or None,
         master_key=_secret(environment, "MOORING_MASTER_KEY"),
         allow_implicit=allow in ("1", "true", "yes"),
+        limits=environment.get("MOORING_LIMITS", ""),
     )
 
 
@@ -131,7 +134,7 @@ async def open_broker(
         store: connectors at rest; the SQLite file of the settings unless given.
         vault: seals and opens secrets; with the master key of the settings unless given.
         clock: the machine's unless given.
-        limits: how many calls may be under way at once.
+        limits: on calls of vendors; the usual ones unless given, changed as the settings say.
         budgets: how long each verb may take.
         consumer: who takes credentials when a caller names nobody; user@host unless given.
         share_cache: whether issued credentials are shared, sealed, with other processes of this user.
@@ -164,7 +167,7 @@ async def open_broker(
             vault=vault,
             cache=Cache(clock, shelf if share_cache else None, renewing=refresh),
             bus=bus,
-            tools=Tools(http=http, limits=limits or Limits(), clock=clock),
+            tools=Tools(http=http, limits=limits or Limits(DEFAULTS, parse_limits(settings.limits)), clock=clock),
             budgets=budgets or Budgets(),
             owner=user,
             consumer=consumer or f"{user}@{socket.gethostname()}",

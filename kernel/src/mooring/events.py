@@ -77,6 +77,9 @@ class DiscoveryFailed(ConnectorEvent, tag=True):
     message: str
     discovery: str = ""
     took: timedelta = timedelta(0)
+    calls: int = 0
+    retries: int = 0
+    waited: timedelta = timedelta(0)
 
 
 class UnitDiscovered(ConnectorEvent, tag=True):
@@ -88,6 +91,10 @@ class UnitDiscovered(ConnectorEvent, tag=True):
     discovery: str = ""
     took: timedelta = timedelta(0)
     """Since the connector was asked: with opening its session."""
+    calls: int = 0
+    retries: int = 0
+    waited: timedelta = timedelta(0)
+    """For the limits, all calls together."""
 
 
 class DiscoveryFinished(Event, tag=True):

@@ -149,8 +149,30 @@ class ResourceType(Struct):
     """The accepted forms of a resource id; the canonical one first."""
     narrowable: bool = True
     """Whether credentials for one resource are less than the connector's own; false for a generic, whole account."""
+    ids: str = "*"
+    """A pattern that every canonical id matches, such as `s3://*`: who looks for others need not ask."""
     login_id: str | None = None
     """What `mooring login` is for where no resource is named, in a form that `qualify` completes from the settings."""
+
+
+class Limit(Struct):
+    """A bound on a vendor's calls, for each group of them: as the vendor documents it, or is known to enforce it.
+
+    The labels of a call are `vendor`, `account` (whose quota it counts against), `region`, `service` and `operation`.
+    """
+
+    name: str
+    """By which a configuration changes it, such as `aws-ecr`."""
+    per: tuple[str, ...]
+    """The labels by which calls are grouped; each group has the bound to itself."""
+    where: Mapping[str, str] = {}
+    """Only calls with these labels; the values are patterns, such as `Describe*`."""
+    at_once: int | None = None
+    """How many calls may be under way."""
+    rate: float | None = None
+    """How many calls may begin in a second, for as long as one likes."""
+    burst: int = 1
+    """How many of them may begin at once, after a pause."""
 
 
 class ConnectorType(Struct):
@@ -165,6 +187,8 @@ class ConnectorType(Struct):
     """The credential kinds that this plugin renders and makes clients for, whoever issued them."""
     formats: tuple[str, ...] = ()
     """The output formats of `render`, beside json."""
+    limits: tuple[Limit, ...] = ()
+    """The vendor's bounds on calls; slots are asked for by their labels."""
 
     def auth_method(self, name: str) -> AuthMethod | None:
         """The auth method of that name."""
@@ -244,6 +268,8 @@ class Unit(Struct):
     """One place that discovery asks by itself, with a deadline of its own: a region, an account, or all at once."""
 
     name: str = ""
+    ids: str = "*"
+    """A pattern that every canonical id there matches, such as `eu-west-1/*`."""
 
 
 class Identity(Struct):

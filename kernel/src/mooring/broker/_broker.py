@@ -239,7 +239,8 @@ class Broker:
         )
         if resource_type is None and resource_id is None:
             return found
-        reaching = (one for one in found if _discover.may_reach(self._desk, one, resource_type, resource_id))
+        wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id)
+        reaching = (one for one in found if _discover.may_reach(self._desk, one, wanted))
         return Connectors(reaching, found.damaged)
 
     async def update(
@@ -318,6 +319,7 @@ class Broker:
         resource_type: str | None = None,
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
+        match: Sequence[str] = (),
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
         """What connectors reach, as it is found: `Found`, `Finished` for each unit, and `Failed` beside them.
 
@@ -329,6 +331,7 @@ class Broker:
             resource_type: only this resource type.
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels.
+            match: only ids that match one of these patterns, such as `s3://prod-*`.
         """
         named: set[str] | None = None
         if connectors is not None:
@@ -337,7 +340,8 @@ class Broker:
         if named is not None:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
-        async with _discover.discover(self._desk, found, resource_type, resource_id) as replies:
+        wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=tuple(match))
+        async with _discover.discover(self._desk, found, wanted) as replies:
             yield replies
 
     async def _id(self, name: str) -> str:

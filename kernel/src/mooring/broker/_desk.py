@@ -321,6 +321,7 @@ class Desk:
         """
         method = route.auth_method(connector.auth_method)
         self.permit(method)
+        self.tools.limits.learn(route.type.limits)
         if connector.expired(self.clock.now()):
             secrets = sorted(connector.sealed.fields) if connector.sealed else ()
             fields = "".join(f" --{name.replace('_', '-')} @FILE" for name in secrets)

@@ -9,7 +9,6 @@ with somebody's. Whose keys they are travels in a context variable: each task se
 from __future__ import annotations
 
 import os
-import random
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,10 +24,6 @@ from mooring_aws.credentials import Keys
 from mooring_aws.errors import translated
 from mooring_aws.quiet import quiet
 
-DELAYS = (0.2, 0.6)
-"""The longest waits before a second and a third attempt, in seconds; a random part of each is waited (full jitter)."""
-LONGEST_DELAY = 5.0
-"""Seconds; an endpoint that asks for more is given up, with what it asked for as `retry_after`."""
 LOOK_AGAIN = timedelta(minutes=1)
 """How long the machine's own keys are taken to stand, and how much life they must have left."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
@@ -72,18 +67,10 @@ class Cloud:
         call = f"{service}:{operation}"
 
         async def work() -> dict[str, Any]:
-            async with self._tools.limits.slot("aws", bucket, region, service):
-                return await _signed(client, operation, parameters, keys)
+            unsaid = _unsaid(parameters, keys)
+            return await translated(call, lambda: _signed(client, operation, parameters, keys), endpoint, unsaid)
 
-        for ceiling in (*DELAYS, None):
-            try:
-                return await translated(call, work, endpoint, _unsaid(parameters, keys))
-            except (m.Throttled, m.Unreachable) as error:
-                asked = error.retry_after.total_seconds() if error.retry_after else 0.0
-                if ceiling is None or asked > LONGEST_DELAY or asked > _left():
-                    raise
-            await anyio.sleep(max(asked, random.uniform(0, ceiling)))  # noqa: S311  (jitter, not a secret)
-        raise AssertionError("the last attempt returns or raises")
+        return await self._tools.limits.call(work, "aws", bucket, region, service, operation)
 
     async def machine(self, profile: str | None) -> Keys:
         """The machine's own keys, looked for once in a while: each look costs some 15 ms of CPU."""
@@ -117,11 +104,6 @@ class Cloud:
         )
         with quiet():
             return await self._stack.enter_async_context(opening)
-
-
-def _left() -> float:
-    """Seconds until the caller's budget runs out."""
-    return anyio.current_effective_deadline() - anyio.current_time()
 
 
 @asynccontextmanager

@@ -1,0 +1,43 @@
+"""Patterns of ids, as in a shell: `*`, `?` and `[...]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+_PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def matches(text: str, patterns: Iterable[str]) -> bool:
+    """Whether a text matches one of the patterns."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+@lru_cache(maxsize=1024)
+def overlap(one: str, other: str) -> bool:
+    """Whether there may be a text that matches both patterns; two `[...]` are taken to have a character in common.
+
+    >>> overlap("s3://prod-*", "s3://*"), overlap("s3://*", "[0-9]*.dkr.ecr.*"), overlap("a?c*", "*bcd")
+    (True, False, True)
+    """
+    first, second = _PART.findall(one), _PART.findall(other)
+    # row[j]: whether the rest of the first pattern can match what the second has from j on
+    row = [all(part == "*" for part in second[start:]) for start in range(len(second) + 1)]
+    for part in reversed(first):
+        below, row = row, [False] * len(second) + [part == "*" and row[-1]]
+        for place in range(len(second) - 1, -1, -1):
+            there = second[place]
+            if "*" in (part, there):
+                row[place] = below[place] or row[place + 1]
+            else:
+                row[place] = below[place + 1] and _meet(part, there)
+    return row[0]
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether a character may be both: each is a character, or stands for some."""
+    if len(one) > 1 and len(other) > 1:
+        return True
+    return "?" in (one, other) or fnmatchcase(one, other) or fnmatchcase(other, one)
