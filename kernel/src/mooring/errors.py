@@ -63,6 +63,14 @@ class UnknownLease(ConfigError):
     """Raised when no lease has the given id."""
 
 
+class UnknownDocument(ConfigError):
+    """Raised when no secret, or other named record, has the given name."""
+
+
+class InUse(ConfigError):
+    """Raised when what is to be deleted is used by something else. The message names what uses it."""
+
+
 class UnknownConnectorType(ConfigError):
     """Raised when no installed plugin serves the given connector type."""
 
@@ -84,7 +92,7 @@ class InvalidConfig(ConfigError):
 
 
 class NameTaken(ConfigError):
-    """Raised when a connector of that name exists already."""
+    """Raised when a connector, or another record of that kind, of that name exists already."""
 
 
 class NothingToLift(ConfigError):

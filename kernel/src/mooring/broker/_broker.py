@@ -18,9 +18,11 @@ from mooring.breakers import Breaker
 from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register, _revoke, _undo, _verify
 from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
-from mooring.broker._desk import DRAFT, Desk, Figures, guard
+from mooring.broker._desk import DRAFT, Desk, Figures, Users, guard
+from mooring.broker._documents import Documents
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
+from mooring.broker._secrets import NamedSecrets
 from mooring.bus import Subscription
 from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
@@ -234,7 +236,7 @@ class Broker:
             resource_id: scoped to a resource that is or contains this one, or to none.
             labels: with these labels; None as a value stands for any value.
         """
-        found = await self._desk.store.list(
+        found = await self._desk.connectors(
             type=type, auth_method=auth_method, resource_type=resource_type, labels=labels
         )
         if resource_type is None and resource_id is None:
@@ -336,7 +338,7 @@ class Broker:
         named: set[str] | None = None
         if connectors is not None:
             named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
-        found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
+        found = await self._desk.connectors(type=type, resource_type=resource_type, labels=labels)
         if named is not None:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
@@ -349,6 +351,21 @@ class Broker:
             return (await self._desk.find(name)).id
         except RecordDamaged as error:  # its failure is shown beside the others' replies
             return error.id
+
+    # -- named secrets, and other documents -------------------------------------------------------------------------
+
+    @property
+    def named_secrets(self) -> NamedSecrets:
+        """Secrets that configurations refer to as `{{name.key}}`: create, get, list, open, update, delete."""
+        return NamedSecrets(self._desk)
+
+    def documents(self, kind: str) -> Documents:
+        """Named records of a kind of its own, for system plugins: sealed, rotated and backed up with the connectors."""
+        return Documents(self._desk, kind)
+
+    def before_delete(self, users: Users) -> None:
+        """Ask who uses a connector or document before it is deleted, for system plugins; what is used stays."""
+        self._desk.users.append(users)
 
     # -- credentials ----------------------------------------------------------------------------------------------
 

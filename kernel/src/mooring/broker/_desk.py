@@ -20,6 +20,7 @@ from mooring.cache import Cache
 from mooring.errors import (
     BrokenPlugin,
     ConnectorExpired,
+    InUse,
     InvalidConfig,
     KeyRetired,
     MooringError,
@@ -29,20 +30,28 @@ from mooring.errors import (
     StoreConflict,
     Tampered,
     UnknownConnector,
+    UnknownDocument,
     UnsupportedResource,
     WrongKey,
     suggest,
 )
 from mooring.hookspecs import Context, Tools
 from mooring.records import AuditEntry
+from mooring.references import references, resolve
 from mooring.registry import Registry, Route
-from mooring.store import KeyRecord, Store
+from mooring.store import Connectors, KeyRecord, Store
 from mooring.types import AuthMethod, Config, Connector, Secret, Struct
 from mooring.vault import MasterKey, Vault
 
 T = TypeVar("T")
+SHOWN = 5
+"""How many names a message lists at most."""
 DRAFT = "new"
 """The id of a connector that is not stored yet."""
+DOCUMENT = "mooring."
+"""What the types of documents begin with; no plugin's does."""
+Users = Callable[[str, str], Awaitable[Iterable[str]]]
+"""Who uses a thing: its kind (`connector`, or a document's) and id are given, and names of users are wanted."""
 
 
 class Budgets(Struct):
@@ -108,6 +117,7 @@ class Desk:
         self.breakers = breakers
         self.opened = opened
         self.lifespans = Lifespans(bus, tools)
+        self.users: list[Users] = []
         self._noted: list[MasterKey] = []
 
     def since(self, began: float) -> timedelta:
@@ -116,10 +126,17 @@ class Desk:
 
     async def find(self, name_or_id: str) -> Connector:
         """The connector of that name, id or unique beginning of an id, or `UnknownConnector`."""
-        if connector := await self.store.find(name_or_id):
+        connector = await self.store.find(name_or_id)
+        if connector is not None and not connector.type.startswith(DOCUMENT):
             return connector
-        names = [one.name for one in await self.store.list()]
+        names = [one.name for one in await self.connectors()]
         raise UnknownConnector(f"no connector is named {name_or_id!r}; {suggest(name_or_id, names)}")
+
+    async def connectors(self, **filters: Any) -> Connectors:
+        """What `Store.list` has of connectors; documents are none."""
+        found = await self.store.list(**filters)
+        damaged = (one for one in found.damaged if not one.type.startswith(DOCUMENT))
+        return Connectors((one for one in found if not one.type.startswith(DOCUMENT)), damaged)
 
     async def as_read(self, connector: str | Connector) -> Connector:
         """The connector of that name; or this one, if it is still as it was read, else `StoreConflict`."""
@@ -129,6 +146,19 @@ class Desk:
         if found.version != connector.version:
             raise StoreConflict(f"connector {connector.name!r} was changed since it was read; read it again")
         return found
+
+    async def unused(self, kind: str, id: str, name: str, also: Iterable[str] = ()) -> None:
+        """Refuse where something uses it: what system plugins know of, and what else is known of already.
+
+        Raises:
+            InUse: something does.
+        """
+        if users := sorted({*also, *[user for ask in self.users for user in await ask(kind, id)]}):
+            named = ", ".join([*users[:SHOWN], *(["..."] if users[SHOWN:] else [])])
+            raise InUse(
+                f"{kind} {name!r} is used by {named}; change them first, or delete it all the "
+                "same with --force (force=True)"
+            )
 
     def permit(self, method: AuthMethod) -> None:
         """Refuse implicit authentication where the configuration does not allow it."""
@@ -221,8 +251,19 @@ class Desk:
 
     async def open_config(self, connector: Connector, route: Route) -> Config:
         """The connector's configuration with its secrets, for a plugin's eyes."""
-        secrets = await self.open(connector)
-        return route.build(connector.auth_method, connector.settings | secrets)
+        values: dict[str, Any] = connector.settings | await self.open(connector)
+        if references(values):
+            values = await resolve(values, self.open_secret)
+        return route.build(connector.auth_method, values)
+
+    async def open_secret(self, name: str) -> dict[str, Secret]:
+        """The values of a named secret."""
+        found = await self.store.find(f"secret/{name}")
+        if found is None:
+            raise UnknownDocument(
+                f"no secret is named {name!r}, which a configuration refers to; see: mooring secret list"
+            )
+        return await self.open(found)
 
     def target(
         self, connector: Connector, route: Route, resource_type: str | None, resource_id: str | None

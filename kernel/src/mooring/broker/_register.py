@@ -10,21 +10,20 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from mooring.broker._desk import Desk, bound, checked, doing, guard, unchain, within
+from mooring.broker._desk import SHOWN, Desk, bound, checked, doing, guard, unchain, within
 from mooring.broker._issue import fingerprint
 from mooring.broker._undo import step_of, undo
 from mooring.broker._verify import verify
 from mooring.errors import InvalidConfig, NameTaken, NothingToLift, UnknownAuthMethod, VendorError
 from mooring.events import ConnectorDeleted, ConnectorRegistered, ConnectorUpdated
 from mooring.hookspecs import Lifted, LiftRequest, Unlifted
+from mooring.references import references, resolve
 from mooring.registry import Route
-from mooring.types import AuthMethod, Config, Connector, build_config, instant, split_config
+from mooring.types import AuthMethod, Config, Connector, Secret, build_config, instant, split_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NAME_LENGTH = 128
 LABEL_LENGTH = 256
-SHOWN = 5
-"""How many things that are left at a vendor a message names at most."""
 LONGEST_SPAN = timedelta(days=3653)
 
 
@@ -59,7 +58,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
         route = desk.registry.route(draft.type)
         method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
         desk.permit(method)
-        settings, secrets = split_config(_config(method, values))
+        settings, secrets = await _config(desk, method, values)
         connector = msgspec.structs.replace(
             draft,
             id=str(uuid.uuid4()),
@@ -97,8 +96,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         if "config" in changes or method.name != connector.auth_method:
             before = await desk.open(connector)
             present = connector.settings | before if method.name == connector.auth_method else {}
-            config = build_config(method.config, present | dict(changes.get("config", {})))
-            settings, secrets = split_config(config)
+            settings, secrets = await _config(desk, method, present | dict(changes.get("config", {})))
             draft = msgspec.structs.replace(draft, auth_method=method.name, settings=settings)
             if "expires_at" not in changes and secrets != before:
                 draft = msgspec.structs.replace(draft, expires_at=None)  # that was when the old secrets end
@@ -121,6 +119,8 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
 async def delete(desk: Desk, connector: Connector, *, force: bool) -> None:
     """Remove a connector, what was cached of it, and before that what it has made at its vendor."""
     with desk.failing_on_record("delete", connector), doing("delete", connector):
+        if not force:
+            await desk.unused("connector", connector.id, connector.name)
         made = await desk.store.undos(connector_id=connector.id)
         if (left := await undo(desk, made)) and not force:
             named = ", ".join([*(step_of(entry) for entry, _ in left[:SHOWN]), *(["..."] if left[SHOWN:] else [])])
@@ -193,13 +193,24 @@ def _named(found: Sequence[Lifted | Unlifted], prefix: str, type: str) -> list[L
     return list(named.values())
 
 
-def _config(method: AuthMethod, values: Mapping[str, Any] | Config) -> Config:
-    if not isinstance(values, Config):
-        return build_config(method.config, values)
-    if not isinstance(values, method.config):
-        wanted, given = method.config.__name__, type(values).__name__
-        raise InvalidConfig(f"auth method {method.name!r} is configured by a {wanted}, not by a {given}")
-    return values
+async def _config(
+    desk: Desk, method: AuthMethod, values: Mapping[str, Any] | Config
+) -> tuple[dict[str, Any], dict[str, Secret]]:
+    """The settings and the secrets of a configuration that is valid, with what they refer to; stored is what refers."""
+    if isinstance(values, Config):
+        if not isinstance(values, method.config):
+            wanted, given = method.config.__name__, type(values).__name__
+            raise InvalidConfig(f"auth method {method.name!r} is configured by a {wanted}, not by a {given}")
+        return split_config(values)
+    referring = {name: value for name, value in values.items() if references(value)}
+    resolved = await resolve(referring, desk.open_secret)
+    settings, secrets = split_config(build_config(method.config, {**values, **resolved}))
+    for name, value in referring.items():
+        if name in secrets:
+            secrets[name] = value if isinstance(value, Secret) else Secret(value)
+        else:
+            settings[name] = value.reveal() if isinstance(value, Secret) else value
+    return settings, secrets
 
 
 def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
