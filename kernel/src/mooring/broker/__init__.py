@@ -6,8 +6,10 @@ from mooring.broker._books import Books
 from mooring.broker._broker import Broker
 from mooring.broker._desk import Budgets, Desk, Figures
 from mooring.broker._discover import Discovery, Failed, Finished, Found
+from mooring.broker._documents import Document, Documents
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
+from mooring.broker._secrets import NamedSecrets
 from mooring.broker._undo import Sweeper
 
 __all__ = [
@@ -19,11 +21,14 @@ __all__ = [
     "Changes",
     "Desk",
     "Discovery",
+    "Document",
+    "Documents",
     "Failed",
     "Figures",
     "Finished",
     "Found",
     "KeyStatus",
+    "NamedSecrets",
     "Report",
     "Restored",
     "Rotation",

@@ -20,6 +20,7 @@ OURS = {
     "connector": "_connectors:short",
     "issue": "_issue:issue",
     "explain": "_issue:explain",
+    "secret": "_secret:group",
     "lease": "_leases:group",
     "exec": "_exec:exec_",
     "agent": "_agent:agent",

@@ -81,6 +81,15 @@ def complete_connector(_ctx: click.Context, _param: click.Parameter, incomplete:
     return _stored(names, incomplete)
 
 
+def complete_secret(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of secrets."""
+
+    async def names(broker: Broker) -> list[str]:
+        return [one.name for one in await broker.named_secrets.list()]
+
+    return _stored(names, incomplete)
+
+
 def complete_lease(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Ids of leases that may still work, the last one first, and what each is for."""
     from click.shell_completion import CompletionItem

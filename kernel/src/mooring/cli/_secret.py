@@ -1,0 +1,191 @@
+"""`mooring secret`: values that are kept once, sealed, and referred to from configurations as `{{name.key}}`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mooring.cli._broker import with_broker
+from mooring.cli._completion import complete_secret
+from mooring.cli._edge import Run
+from mooring.cli._lazy import LazyGroup, command
+from mooring.cli._output import Table, emit, output_option, say, short
+from mooring.cli._process import INTERRUPTED, begin
+from mooring.cli._secrets import Source, prompted
+from mooring.errors import InvalidConfig
+from mooring.types import ConfigField, Secret
+
+if TYPE_CHECKING:
+    from mooring.broker import Broker, Document
+
+group = LazyGroup(
+    "secret",
+    help="Named secrets: sealed values, which configurations refer to as {{name.key}}.",
+    places={
+        "create": "_secret:create",
+        "list": "_secret:list_",
+        "get": "_secret:get",
+        "update": "_secret:update",
+        "delete": "_secret:delete",
+    },
+)
+
+VALUES = click.argument("values", nargs=-1, metavar="[KEY=VALUE]...", type=click.UNPROCESSED)
+INTERACTIVE = click.option("-i", "--interactive", is_flag=True, help="Ask for keys and values, which are not shown.")
+
+
+@command("create")
+@click.argument("name")
+@VALUES
+@INTERACTIVE
+@output_option
+@click.pass_obj
+def create(run: Run, name: str, values: Sequence[str], interactive: bool, output: str) -> None:
+    """Seal values under a name.
+
+    A VALUE - is read from standard input, @path from a file; @@ begins one that begins with @. It may refer to other
+    secrets. A configuration refers to it as {{NAME.KEY}}, in any field; it is resolved when the connector is used.
+    """
+    given = _read(run, values)
+    if interactive or (not given and sys.stdin.isatty()):
+        given |= _asked(run, given)
+    if not given:
+        raise InvalidConfig("a secret holds at least one key; give key=value, or -i to be asked")
+
+    async def work(broker: Broker) -> Document:
+        return await broker.named_secrets.create(name, given)
+
+    made = with_broker(run, work)
+    say(f"Created the secret {made.name!r}; refer to it as {_reference(made)}.")
+    emit(output, _data(made), _table([made]))
+
+
+@command("list")
+@output_option
+@click.pass_obj
+def list_(run: Run, output: str) -> None:
+    """List the secrets and their keys, without the values."""
+    found = with_broker(run, lambda broker: broker.named_secrets.list(), alone=True)
+    emit(output, [_data(one) for one in found], _table(found))
+    if not found:
+        say("There is no secret; to make one: mooring secret create NAME key=value")
+
+
+@command("get")
+@click.argument("name", shell_complete=complete_secret)
+@click.option("-k", "--key", metavar="KEY", help="Print the value of this key alone, in clear, and nothing else.")
+@click.option("--show-values", is_flag=True, help="Show the values, in clear.")
+@output_option
+@click.pass_obj
+def get(run: Run, name: str, key: str | None, show_values: bool, output: str) -> None:
+    """Show a secret: its keys; its values only if asked to, which the audit log keeps."""
+
+    async def work(broker: Broker) -> tuple[Document, dict[str, Secret]]:
+        found = await broker.named_secrets.get(name)
+        return found, await broker.named_secrets.open(found.id) if show_values or key is not None else {}
+
+    found, values = with_broker(run, work)
+    if key is not None:
+        if key not in values:
+            raise InvalidConfig(f"secret {found.name!r} has no key {key[:64]!r}; it has: {', '.join(found.fields)}")
+        click.echo(values[key].reveal())
+        return
+    shown = {one: values[one].reveal() if one in values else "********" for one in found.fields}
+    data = _data(found) | ({"values": shown} if values else {})
+    about = [("name", found.name), ("id", found.id), ("updated", f"{found.updated_at:%Y-%m-%d %H:%M:%SZ}")]
+    emit(output, data, Table(("", ""), about), Table(("KEY", "VALUE"), list(shown.items())))
+
+
+@command("update")
+@click.argument("name", shell_complete=complete_secret)
+@VALUES
+@click.option("-d", "--remove-key", "removed", metavar="KEY", multiple=True, help="Remove this key; repeatable.")
+@INTERACTIVE
+@output_option
+@click.pass_obj
+def update(run: Run, name: str, values: Sequence[str], removed: Sequence[str], interactive: bool, output: str) -> None:
+    """Set keys of a secret, or remove them; the others stay.
+
+    What connectors have issued with the old values is served no more.
+    """
+    given: dict[str, Secret | None] = {**_read(run, values), **dict.fromkeys(removed)}
+    if interactive:
+        given |= _asked(run, given)
+    if not given:
+        raise InvalidConfig("nothing is changed; give key=value, --remove-key KEY, or -i to be asked")
+    changed = with_broker(run, lambda broker: broker.named_secrets.update(name, given))
+    say(f"Updated the secret {changed.name!r}.")
+    emit(output, _data(changed), _table([changed]))
+
+
+@command("delete")
+@click.argument("name", shell_complete=complete_secret)
+@click.option("--force", is_flag=True, help="Delete it also if configurations refer to it.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(run: Run, name: str, force: bool, yes: bool) -> None:
+    """Delete a secret; one that a configuration refers to stays, unless forced. Asks first on a terminal."""
+    if not yes and sys.stdin.isatty() and not click.confirm(f"Delete the secret {name!r} for good?", err=True):
+        say("Nothing was deleted.")
+        raise click.exceptions.Exit(INTERRUPTED)
+    gone = with_broker(run, lambda broker: broker.named_secrets.delete(name, force=force))
+    say(f"Deleted the secret {gone.name!r}.")
+
+
+def _read(run: Run, values: Sequence[str]) -> dict[str, Secret]:
+    """What was given as key=value. What is malformed is not repeated: it may be a secret."""
+    source, found = Source(), dict[str, Secret]()
+    for number, given in enumerate(values, 1):
+        key, equals, text = given.partition("=")
+        if not equals:
+            raise InvalidConfig(f"the {number}. value is malformed; write key=value, key=@path or key=-")
+        if key in found:
+            raise InvalidConfig(f"the key {key[:64]!r} was given twice", field=key)
+        run.mask.learn(text)
+        found[key] = Secret(source.read(_field(key), text))
+        run.mask.learn(found[key].reveal())
+    source.warn()
+    return found
+
+
+def _asked(run: Run, had: dict[str, Any]) -> dict[str, Secret]:
+    """Keys and values from the terminal; an empty key ends it."""
+    if not sys.stdin.isatty():
+        raise InvalidConfig("-i asks on a terminal, and standard input is none; give key=value")
+    begin()  # the terminal shall show again what is typed
+    found: dict[str, Secret] = {}
+    while key := click.prompt("Key (empty to end)", default="", show_default=False, err=True).strip():
+        if key in had or key in found:
+            say(f"The key {key!r} was given already.")
+            continue
+        found[key] = Secret(prompted(_field(key)))
+        run.mask.learn(found[key].reveal())
+    return found
+
+
+def _field(key: str) -> ConfigField:
+    return ConfigField(name=key, type="str", secret=True, required=True)
+
+
+def _reference(document: Document) -> str:
+    return f"{{{{{document.name}.{document.fields[0]}}}}}"
+
+
+def _data(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "name": document.name,
+        "keys": list(document.fields),
+        "owner": document.owner,
+        "created_at": document.created_at.isoformat(),
+        "updated_at": document.updated_at.isoformat(),
+        "version": document.version,
+    }
+
+
+def _table(documents: Sequence[Document]) -> Table:
+    rows = [(short(one.id), one.name, list(one.fields), one.owner) for one in documents]
+    return Table(("ID", "NAME", "KEYS", "OWNER"), rows)
