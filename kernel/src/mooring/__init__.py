@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mooring.assembly import open_broker
-    from mooring.broker import Broker, Discovery, Failed, Finished, Found
+    from mooring.broker import Broker, Discovery, Document, Documents, Failed, Finished, Found, NamedSecrets
     from mooring.credentials import BearerToken, Credentials, Issued, KubernetesAccess, RegistryLogin
     from mooring.errors import (
         AccessDenied,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BrokerClosed,
         ConfigError,
         ConnectorExpired,
+        InUse,
         InvalidConfig,
         KeyRetired,
         LongLived,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         UnknownAuthMethod,
         UnknownConnector,
         UnknownConnectorType,
+        UnknownDocument,
         UnknownLease,
         Unreachable,
         UnsupportedResource,
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
         build_config,
         fields_of,
         instant,
+        split_config,
     )
 
 __version__ = "0.1.0"
@@ -160,6 +163,8 @@ __all__ = [
     "Credentials",
     "DiscoverRequest",
     "Discovery",
+    "Document",
+    "Documents",
     "Endpoint",
     "Environ",
     "Environment",
@@ -171,6 +176,7 @@ __all__ = [
     "Found",
     "Http",
     "Identity",
+    "InUse",
     "InvalidConfig",
     "Issued",
     "KeyRetired",
@@ -189,6 +195,7 @@ __all__ = [
     "LongLived",
     "MooringError",
     "NameTaken",
+    "NamedSecrets",
     "NoMasterKey",
     "NotNarrowed",
     "NotPermitted",
@@ -227,6 +234,7 @@ __all__ = [
     "UnknownAuthMethod",
     "UnknownConnector",
     "UnknownConnectorType",
+    "UnknownDocument",
     "UnknownLease",
     "Unlifted",
     "Unreachable",
@@ -240,4 +248,5 @@ __all__ = [
     "hookimpl",
     "instant",
     "open_broker",
+    "split_config",
 ]

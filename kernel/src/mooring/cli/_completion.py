@@ -78,7 +78,7 @@ def complete_connector(_ctx: click.Context, _param: click.Parameter, incomplete:
     async def names(broker: Broker) -> list[str]:
         return [one.name for one in await broker.list()]
 
-    return _stored(names, incomplete)
+    return complete(names, incomplete)
 
 
 def complete_secret(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -87,7 +87,7 @@ def complete_secret(_ctx: click.Context, _param: click.Parameter, incomplete: st
     async def names(broker: Broker) -> list[str]:
         return [one.name for one in await broker.named_secrets.list()]
 
-    return _stored(names, incomplete)
+    return complete(names, incomplete)
 
 
 def complete_lease(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -100,7 +100,7 @@ def complete_lease(_ctx: click.Context, _param: click.Parameter, incomplete: str
         return list(about)
 
     about: dict[str, str] = {}
-    return [CompletionItem(id, help=about[id]) for id in _stored(ids, incomplete)]
+    return [CompletionItem(id, help=about[id]) for id in complete(ids, incomplete)]
 
 
 def complete_event(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -110,7 +110,7 @@ def complete_event(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [name for name in NAMES if name.lower().startswith(incomplete.lower())]
 
 
-def _stored(read: Callable[[Broker], Awaitable[list[str]]], incomplete: str) -> list[str]:
+def complete(read: Callable[[Broker], Awaitable[list[str]]], incomplete: str) -> list[str]:
     """Of what the store holds, what begins so; nothing where it cannot be read, and no store is made for it."""
     from mooring.assembly import settings_from
     from mooring.cli._broker import with_broker

@@ -1,0 +1,357 @@
+"""The commands: `mooring artifact-store ...`, the same for each component type, `mooring component` and `stack`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import mooring as m
+from mooring.cli import toolkit as t
+from mooring_components.components import Candidate, Component, Components
+from mooring_components.flavors import Flavors
+
+if TYPE_CHECKING:
+    from mooring.broker import Document
+
+COLUMNS = ("ID", "NAME", "TYPE", "FLAVOR", "CONNECTED TO", "RESOURCE", "SECRET")
+
+
+def groups() -> list[click.Group]:
+    """One group for each component type, and those for all."""
+    flavors = Flavors()
+    typed = [_group(kind, f"{title or kind}: register, connect, list.") for kind, title in flavors.types().items()]
+    return [*typed, _group(None, "Components of all types."), _stacks()]
+
+
+def _group(kind: str | None, title: str) -> click.Group:
+    group = t.Group(kind or "component", help=title)
+    for command in (_register(kind), _connect(kind), _disconnect(kind), _list(kind), _describe(kind), _delete(kind)):
+        group.add_command(command)
+    if kind is None:
+        group.add_command(_flavors())
+    return group
+
+
+def _register(kind: str | None) -> click.Command:
+    @t.command("register", fields=True)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
+    @click.option("-f", "--flavor", required=True, metavar="FLAVOR", help="Its kind; see: mooring component flavors.")
+    @click.option("--connector", metavar="NAME", help="Connect it to this connector.")
+    @click.option("--resource-id", metavar="ID", help="Connect it to this, instead of what its fields say.")
+    @click.option("--authentication-secret", "secret", metavar="NAME", help="Take this secret instead of a connector.")
+    @click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Repeatable.")
+    @t.output_option
+    @click.pass_context
+    def register(
+        ctx: click.Context,
+        /,
+        arguments: Sequence[str],
+        flavor: str,
+        connector: str | None,
+        resource_id: str | None,
+        secret: str | None,
+        labels: Sequence[str],
+        output: str,
+        type_: str | None = None,
+    ) -> None:
+        """Register a component. The flavor's fields are options too, such as --path s3://bucket.
+
+        With --connector, it is connected at once; if that fails, nothing is registered.
+        """
+        run, type = ctx.obj, kind or type_
+        if type is None:
+            raise m.InvalidConfig("name the component type with --type")
+        found = Flavors().find(type, flavor)
+        options = [option for param in ctx.command.params for option in param.opts]
+        about = f"mooring component flavors {type} {flavor}"
+        name, config = t.fields(run, arguments, found.config, options, about=about)
+
+        async def work(broker: m.Broker) -> tuple[Component, str | None]:
+            made = await Components(broker).register(
+                name, type=type, flavor=flavor, config=config, connector=connector, resource_id=resource_id,
+                secret=secret, labels=t.labels(labels),
+            )  # fmt: skip
+            return made, await _connector_name(broker, made)
+
+        made, to = t.with_broker(run, work)
+        t.say(f"Registered the {made.type} {made.name!r}" + (f", connected to {to!r}." if to else "."))
+        if not to and not made.secret and found.resource_type:
+            t.say(f"To connect it: mooring {made.type} connect {made.name}")
+        t.emit(output, _data(made, to), _table([(made, to)]))
+
+    if kind is None:
+        option = click.option("-t", "--type", "type_", metavar="TYPE", help="The component type.")
+        return option(register)
+    return register
+
+
+def _connect(kind: str | None) -> click.Command:
+    @t.command("connect")
+    @click.argument("name", required=False, shell_complete=_names(kind))
+    @click.option("-c", "--connector", metavar="NAME", shell_complete=t.complete_connector, help="The connector.")
+    @click.option("--resource-id", metavar="ID", help="This resource, instead of what the component's fields say.")
+    @click.option("-i", "--interactive", is_flag=True, help="Ask for the component, the connector and the resource.")
+    @t.output_option
+    @click.pass_obj
+    def connect(
+        run: Any, name: str | None, connector: str | None, resource_id: str | None, interactive: bool, output: str
+    ) -> None:
+        """Connect a component to what it needs, by a connector that reaches it.
+
+        Without --connector, each connector that may fit is asked; if one alone does, it is taken.
+        """
+        if interactive:
+            name, connector = _chosen(run, kind, name, connector, resource_id)
+        if name is None:
+            raise click.UsageError("name the component, or give -i to be asked")
+
+        async def work(broker: m.Broker) -> tuple[Component, str | None]:
+            components = Components(broker)
+            found = await components.get(name, kind)
+            made, _ = await components.connect(found.id, connector, resource_id=resource_id)
+            return made, await _connector_name(broker, made)
+
+        made, to = t.with_broker(run, work)
+        t.say(f"Connected the {made.type} {made.name!r} to {made.resource_id or 'what it reaches'} by {to!r}.")
+        t.emit(output, _data(made, to), _table([(made, to)]))
+
+    return connect
+
+
+def _chosen(
+    run: Any, kind: str | None, name: str | None, connector: str | None, resource_id: str | None
+) -> tuple[str, str]:
+    """The component and the connector, asked for; connectors are shown with what came of asking them."""
+    if not sys.stdin.isatty():
+        raise m.InvalidConfig("-i asks on a terminal, and standard input is none; name the component and --connector")
+    if name is None:
+        found = t.with_broker(run, lambda broker: Components(broker).list(kind), alone=True)
+        if not found:
+            raise m.InvalidConfig("there is no component to connect; register one")
+        name = t.choose("Component", [(one.name, f"{one.type}, {one.flavor}") for one in found])
+    if connector is None:
+        asked = t.with_broker(run, lambda broker: Components(broker).candidates(name, resource_id=resource_id))
+        if not asked:
+            raise m.UnsupportedResource("no connector is for what it needs; register one: mooring connector register")
+        ordered = sorted(asked, key=lambda one: one.error is not None)
+        connector = t.choose("Connector", [(one.connector.name, _said(run, one)) for one in ordered])
+    return name, connector
+
+
+def _said(run: Any, candidate: Candidate) -> str:
+    return run.mask(candidate.error.message) if candidate.error else "reaches it"
+
+
+def _disconnect(kind: str | None) -> click.Command:
+    @t.command("disconnect")
+    @click.argument("name", shell_complete=_names(kind))
+    @click.pass_obj
+    def disconnect(run: Any, name: str) -> None:
+        """Take a component's connection away; the component stays."""
+
+        async def work(broker: m.Broker) -> Component:
+            components = Components(broker)
+            return await components.disconnect((await components.get(name, kind)).id)
+
+        made = t.with_broker(run, work)
+        t.say(f"Disconnected the {made.type} {made.name!r}.")
+
+    return disconnect
+
+
+def _list(kind: str | None) -> click.Command:
+    @t.command("list")
+    @t.output_option
+    @click.pass_obj
+    def list_(run: Any, output: str) -> None:
+        """List components, and what they are connected to."""
+
+        async def work(broker: m.Broker) -> list[tuple[Component, str | None]]:
+            names = {one.id: one.name for one in await broker.list()}
+            found = await Components(broker).list(kind)
+            return [(one, names.get(one.connector_id or "", one.connector_id)) for one in found]
+
+        found = t.with_broker(run, work, alone=True)
+        t.emit(output, [_data(*one) for one in found], _table(found))
+        if not found:
+            t.say(f"There is no {kind or 'component'}; to make one: mooring {kind or 'artifact-store'} register")
+
+    return list_
+
+
+def _describe(kind: str | None) -> click.Command:
+    @t.command("describe")
+    @click.argument("name", shell_complete=_names(kind))
+    @t.output_option
+    @click.pass_obj
+    def describe(run: Any, name: str, output: str) -> None:
+        """Show a component."""
+
+        async def work(broker: m.Broker) -> tuple[Component, str | None]:
+            found = await Components(broker).get(name, kind)
+            return found, await _connector_name(broker, found)
+
+        one, to = t.with_broker(run, work, alone=True)
+        rows = [("name", one.name), ("id", one.id), ("type", one.type), ("flavor", one.flavor)]
+        rows += [(f"  {field}", str(value)) for field, value in one.config.items()]
+        rows += [("connected to", to or "-"), ("resource", one.resource_id or "-"), ("secret", one.secret or "-")]
+        t.emit(output, _data(one, to), t.Table(("", ""), rows))
+
+    return describe
+
+
+def _delete(kind: str | None) -> click.Command:
+    @t.command("delete")
+    @click.argument("name", shell_complete=_names(kind))
+    @click.option("--force", is_flag=True, help="Delete it also if a stack has it.")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+    @click.pass_obj
+    def delete(run: Any, name: str, force: bool, yes: bool) -> None:
+        """Delete a component. Asks first on a terminal."""
+        t.confirm(f"Delete the component {name!r}?", yes=yes)
+
+        async def work(broker: m.Broker) -> Component:
+            components = Components(broker)
+            return await components.delete((await components.get(name, kind)).id, force=force)
+
+        t.say(f"Deleted the component {t.with_broker(run, work).name!r}.")
+
+    return delete
+
+
+def _flavors() -> click.Command:
+    @t.command("flavors")
+    @click.argument("type", required=False)
+    @click.argument("flavor", required=False)
+    @t.output_option
+    def flavors(type: str | None, flavor: str | None, output: str) -> None:
+        """List the flavors of component types, or the fields of one."""
+        known = Flavors()
+        if type is not None and type not in known.types():
+            raise m.InvalidConfig(f"there is no component type {type!r}; {m.errors.suggest(type, known.types())}")
+        if type is not None and flavor is not None:
+            fields = m.types.fields_of(known.find(type, flavor).config)
+            data = [{"name": one.name, "type": one.type, "required": one.required, "description": one.description}
+                    for one in fields]  # fmt: skip
+            rows = [(one.name, one.type, "yes" if one.required else "", one.description) for one in fields]
+            t.emit(output, data, t.Table(("FIELD", "TYPE", "REQUIRED", "DESCRIPTION"), rows))
+            return
+        found = [(kind, one) for kind in known.types() if type in (None, kind) for one in known.of(kind)]
+        data = [{"type": kind, "flavor": one.name, "title": one.title, "resource_type": one.resource_type}
+                for kind, one in found]  # fmt: skip
+        rows = [(kind, one.name, one.title, one.resource_type or "-") for kind, one in found]
+        t.emit(output, data, t.Table(("TYPE", "FLAVOR", "TITLE", "NEEDS"), rows))
+
+    return flavors
+
+
+def _stacks() -> click.Group:
+    group = t.Group("stack", help="Stacks: named sets of components, one of each type, which open all at once.")
+
+    @t.command("register")
+    @click.argument("name")
+    @click.argument("components", nargs=-1, required=True, shell_complete=_names(None))
+    @t.output_option
+    @click.pass_obj
+    def register(run: Any, name: str, components: Sequence[str], output: str) -> None:
+        """Name a set of components."""
+        made = t.with_broker(run, lambda broker: Components(broker).add_stack(name, components))
+        t.say(f"Registered the stack {made.name!r}.")
+        t.emit(output, _stack_data(made), t.Table(("ID", "NAME"), [(t.short(made.id), made.name)]))
+
+    @t.command("list")
+    @t.output_option
+    @click.pass_obj
+    def list_(run: Any, output: str) -> None:
+        """List stacks."""
+
+        async def work(broker: m.Broker) -> list[tuple[Document, list[str]]]:
+            names = {one.id: one.name for one in await Components(broker).list()}
+            stacks = await Components(broker).stacks()
+            return [(one, [names.get(part, part) for part in one.body["components"]]) for one in stacks]
+
+        found = t.with_broker(run, work, alone=True)
+        rows = [(t.short(one.id), one.name, parts) for one, parts in found]
+        t.emit(output, [_stack_data(one) for one, _ in found], t.Table(("ID", "NAME", "COMPONENTS"), rows))
+
+    @t.command("describe")
+    @click.argument("name")
+    @t.output_option
+    @click.pass_obj
+    def describe(run: Any, name: str, output: str) -> None:
+        """Show a stack and its components."""
+
+        async def work(broker: m.Broker) -> tuple[Document, list[tuple[Component, str | None]]]:
+            found, parts = await Components(broker).stack(name)
+            return found, [(one, await _connector_name(broker, one)) for one in parts]
+
+        found, parts = t.with_broker(run, work, alone=True)
+        data = _stack_data(found) | {"components": [_data(*one) for one in parts]}
+        t.emit(output, data, t.Title(found.name), _table(parts))
+
+    @t.command("delete")
+    @click.argument("name")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+    @click.pass_obj
+    def delete(run: Any, name: str, yes: bool) -> None:
+        """Delete a stack; its components stay."""
+        t.confirm(f"Delete the stack {name!r}?", yes=yes)
+        gone = t.with_broker(run, lambda broker: Components(broker).delete_stack(name))
+        t.say(f"Deleted the stack {gone.name!r}.")
+
+    for command in (register, list_, describe, delete):
+        group.add_command(command)
+    return group
+
+
+def _names(kind: str | None) -> Callable[..., list[str]]:
+    """Completes the names of components."""
+
+    async def names(broker: m.Broker) -> list[str]:
+        return [one.name for one in await Components(broker).list(kind)]
+
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        return t.complete(names, incomplete)
+
+    return complete
+
+
+async def _connector_name(broker: m.Broker, component: Component) -> str | None:
+    if component.connector_id is None:
+        return None
+    try:
+        return (await broker.get(component.connector_id)).name
+    except m.UnknownConnector:
+        return component.connector_id  # it was deleted by force
+
+
+def _data(component: Component, connector: str | None) -> dict[str, Any]:
+    return {
+        "id": component.id,
+        "name": component.name,
+        "type": component.type,
+        "flavor": component.flavor,
+        "config": dict(component.config),
+        "connector": connector,
+        "connector_id": component.connector_id,
+        "resource_id": component.resource_id,
+        "secret": component.secret,
+        "labels": dict(component.labels),
+    }
+
+
+def _stack_data(stack: Document) -> dict[str, Any]:
+    return {"id": stack.id, "name": stack.name, "components": list(stack.body["components"])}
+
+
+def _table(rows: Sequence[tuple[Component, str | None]]) -> t.Table:
+    return t.Table(
+        COLUMNS,
+        [
+            (t.short(one.id), one.name, one.type, one.flavor, to or "-", one.resource_id or "-", one.secret or "-")
+            for one, to in rows
+        ],
+    )

@@ -1,0 +1,91 @@
+"""Opening components: each as a ready client that renews its own credentials."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import mooring as m
+from mooring_components.components import Component, Components
+from mooring_components.flavors import Flavors, Opening
+
+
+@asynccontextmanager
+async def open(
+    broker: m.Broker,
+    name: str,
+    *,
+    access: m.Access = "write",
+    consumer: str | None = None,
+    flavors: Flavors | None = None,
+) -> AsyncGenerator[Any, None]:
+    """A component, ready to be used: an fsspec file system for an artifact store that has one, else the native client.
+
+    Args:
+        broker: an open one.
+        name: the component's name, id or the beginning of its id.
+        access: `list`, `read` or `write`.
+        consumer: who uses it; component/NAME unless given.
+        flavors: the installed ones unless given.
+
+    Raises:
+        UnknownDocument: there is no such component.
+        InvalidConfig: it is neither connected nor has a secret.
+    """
+    components = Components(broker, flavors)
+    async with _opened(components, broker, await components.get(name), access, consumer) as client:
+        yield client
+
+
+@asynccontextmanager
+async def open_stack(
+    broker: m.Broker, name: str, *, access: m.Access = "write", flavors: Flavors | None = None
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """All components of a stack, by component type; where one cannot be opened, none is."""
+    components = Components(broker, flavors)
+    _, found = await components.stack(name)
+    async with AsyncExitStack() as stack:
+        opened = {}
+        for one in found:
+            if components.flavors.find(one.type, one.flavor).resource_type is not None:
+                opened[one.type] = await stack.enter_async_context(_opened(components, broker, one, access, None))
+        yield opened
+
+
+@asynccontextmanager
+async def _opened(
+    components: Components, broker: m.Broker, component: Component, access: m.Access, consumer: str | None
+) -> AsyncGenerator[Any, None]:
+    flavor = components.flavors.find(component.type, component.flavor)
+    if flavor.resource_type is None:
+        raise m.InvalidConfig(f"component {component.name!r} is of the flavor {flavor.name}, which opens nothing")
+    if component.connector_id is None and component.secret is None:
+        raise m.InvalidConfig(
+            f"component {component.name!r} is not connected; run: mooring {component.type} connect {component.name}"
+        )
+    who = consumer or f"component/{component.name}"
+    if flavor.open is None:
+        client: AbstractAsyncContextManager[Any] = broker.client(
+            component.connector_id or "",
+            resource_type=flavor.resource_type,
+            resource_id=component.resource_id,
+            access=access,
+            consumer=who,
+        )
+    else:
+        secret = await broker.named_secrets.open(component.secret) if component.secret else {}
+        client = flavor.open(
+            Opening(
+                broker=broker,
+                connector=component.connector_id or "",
+                resource_type=flavor.resource_type,
+                resource_id=component.resource_id,
+                config=m.build_config(flavor.config, component.config),
+                secret=secret,
+                access=access,
+                consumer=who,
+            )
+        )
+    async with client as ready:
+        yield ready
