@@ -156,6 +156,7 @@ class Hooks:
     @flavorspec
     def mooring_flavors(self) -> Iterable[Flavor]:
         """Its flavors; one of a new component type adds that type."""
+        return ()
 
 
 class Flavors:
