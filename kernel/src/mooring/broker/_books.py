@@ -19,8 +19,8 @@ from mooring.bus import Bus
 from mooring.errors import MooringError, StoreUnavailable, VaultError
 from mooring.events import Event, Lagged
 from mooring.masking import Masking
-from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
-from mooring.store import Ledger
+from mooring.records import AuditEntry, Entries, Holder, Lease, Logged, Sealing
+from mooring.store import Ledger, seal_text
 from mooring.types import Clock
 from mooring.vault import Vault
 
@@ -195,7 +195,7 @@ class Books:
             with anyio.CancelScope(shield=True):  # bounded: see the store
                 await self._fetch_key()
                 tickets, self._pending = self._pending, []
-                outcomes = await self.ledger.record([ticket.entries for ticket in tickets], self._sign)
+                outcomes = await self.ledger.record([ticket.entries for ticket in tickets], self._sign, self._signed)
         except MooringError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001  a store may raise anything, which is not the callers' fault
@@ -218,6 +218,18 @@ class Books:
             return ("", b"") if self._vault.waits() else self._vault.sign(PURPOSE, message)
         except VaultError:
             return "", b""
+
+    def _signed(self, sealing: Sealing) -> bool:
+        """Whether the end of the audit chain is one that was signed; without a key of ours, nobody can tell."""
+        try:
+            if self._vault.waits():
+                return True
+        except VaultError:
+            return True
+        with suppress(VaultError):
+            text = seal_text(sealing.seq, sealing.digest)
+            return self._vault.signed(PURPOSE, text, sealing.key_id, sealing.signature)
+        return False
 
 
 def logged(event: Event) -> Logged:

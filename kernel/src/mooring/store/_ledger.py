@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Sign = Callable[[bytes], tuple[str, bytes]]
+Signed = Callable[[Sealing], bool]
 
 MOST_EVENTS: Final = 100_000
 EVENTS_AT_ONCE: Final = 1_000
@@ -63,6 +64,8 @@ SELECT_LEASES: Final = (
 )
 FIRST_LINK: Final = b"\0" * 32
 """What the first link of the audit chain is linked to."""
+LOST_LINK: Final = b"\1" * 32
+"""What the next link is linked to where nothing vouches for those before: they may have been changed or cut off."""
 
 
 class SqliteLedger:
@@ -75,9 +78,9 @@ class SqliteLedger:
         self._closed = False
         self._alone = anyio.CapacityLimiter(1)
 
-    async def record(self, batch: Sequence[Entries], sign: Sign) -> Sequence[MooringError | None]:
+    async def record(self, batch: Sequence[Entries], sign: Sign, signed: Signed) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
-        return await self._run(lambda connection: _record(connection, batch, sign))
+        return await self._run(lambda connection: _record(connection, batch, sign, signed))
 
     async def probe(self) -> None:
         """See `Ledger.probe`."""
@@ -167,9 +170,7 @@ class SqliteLedger:
 
     async def sealing(self) -> Sealing | None:
         """See `Ledger.sealing`."""
-        statement = "SELECT seq, digest, key_id, signature FROM audit_seal"
-        rows = await self._run(lambda one: one.execute(statement).fetchall())
-        return Sealing(seq=rows[0][0], digest=rows[0][1], key_id=rows[0][2], signature=rows[0][3]) if rows else None
+        return await self._run(_sealing)
 
     def close(self) -> None:
         """Close the file, for good."""
@@ -265,11 +266,32 @@ def seal_text(seq: int, digest: bytes) -> bytes:
     return b"%d:%s" % (seq, digest.hex().encode())
 
 
-def _record(connection: sqlite3.Connection, batch: Iterable[Entries], sign: Sign) -> Sequence[MooringError | None]:
+def end_of(last: int, sealing: Sealing | None, signed: Signed) -> tuple[int, bytes]:
+    """From where the audit chain goes on: from the end that was signed, whatever the log says now.
+
+    So what was changed without the key stays a break in the chain, also when the next entry is signed.
+    """
+    if sealing is None and not last:
+        return 0, FIRST_LINK
+    if sealing is None or not signed(sealing):
+        return max(last, sealing.seq if sealing else 0), LOST_LINK
+    return max(last, sealing.seq), sealing.digest
+
+
+def _sealing(connection: sqlite3.Connection) -> Sealing | None:
+    row = connection.execute("SELECT seq, digest, key_id, signature FROM audit_seal").fetchone()
+    return Sealing(seq=row[0], digest=row[1], key_id=row[2], signature=row[3]) if row else None
+
+
+def _record(
+    connection: sqlite3.Connection, batch: Sequence[Entries], sign: Sign, signed: Signed
+) -> Sequence[MooringError | None]:
     """Each in a savepoint of one transaction (sqlite.org/lang_savepoint.html)."""
     with _transaction(connection):
-        row = connection.execute("SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        before = end = row or (0, FIRST_LINK)
+        before = end = (0, b"")
+        if any(entries.audit for entries in batch):
+            last = connection.execute("SELECT max(seq) FROM audit").fetchone()[0] or 0
+            before = end = end_of(last, _sealing(connection), signed)
         outcomes: list[MooringError | None] = []
         for entries in batch:
             connection.execute("SAVEPOINT one")
