@@ -552,3 +552,26 @@ async def test_killed_at_any_step_nothing_is_lost_and_nothing_stays_at_the_vendo
         assert run(home, "prepare").stderr == ""
         assert run(home, role, step).returncode == -9
         assert run(home, "look").stderr == "", step
+
+
+class Jumping(ManualClock):
+    """Its wall clock can be put forward and back."""
+
+    off = timedelta(0)
+
+    def now(self):
+        return super().now() + self.off
+
+
+async def test_what_has_ended_by_a_clock_that_was_put_back_since_is_not_served_again():
+    vendor, clock = Vendor(), Jumping()
+    async with memory_broker(vendor, clock=clock) as broker:
+        await register(broker)
+        first = await broker.issue("mine", **A)
+        clock.off = 2 * HOUR
+        await broker.sweep()
+        assert await states(broker) == ["expired"]
+        clock.off = timedelta(0)
+        second = await broker.issue("mine", **A)
+        assert second.lease != first.lease
+        assert [one.state for one in await broker.revoke(second.lease)] == ["revoked"]

@@ -89,6 +89,7 @@ async def expire(desk: Desk) -> None:
     async with anyio.create_task_group() as tasks:  # those of one moment are written together
         for lease in await desk.books.ledger.leases(states=LIVE, ended=now):
             tasks.start_soon(work, lease)
+    await desk.cache.expire()
     await desk.books.ledger.prune(now - KEEP)
 
 
