@@ -121,7 +121,7 @@ async def test_where_it_cannot_be_recorded_nothing_is_handed_out_and_what_was_ma
     async with memory_broker(vendor, store=store, clock=clock) as broker:
         await register(broker)
 
-        async def away(batch, sign):
+        async def away(batch, sign, signed):
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patched:
@@ -366,9 +366,9 @@ async def test_a_cancelled_caller_writes_nothing_and_stops_nobody(monkeypatch):
     async with memory_broker(Fake(), store=store, clock=ManualClock()) as broker:
         books, original, gate = broker._desk.books, store.ledger.record, anyio.Event()
 
-        async def slow(batch, sign):
+        async def slow(batch, sign, signed):
             await gate.wait()
-            return await original(batch, sign)
+            return await original(batch, sign, signed)
 
         monkeypatch.setattr(store.ledger, "record", slow)
         done: list[str] = []
@@ -397,7 +397,7 @@ async def test_a_store_that_raises_what_it_may_not_fails_all_who_wait_and_no_mor
     async with memory_broker(Fake(), store=store, clock=clock) as broker:
         await register(broker)
 
-        async def broken(batch, sign):
+        async def broken(batch, sign, signed):
             await anyio.lowlevel.checkpoint()
             raise RuntimeError
 
@@ -427,7 +427,7 @@ async def test_while_the_store_is_away_events_are_bounded_and_counted_and_no_use
         await register(broker)
         await broker.issue("mine", **A)
 
-        async def away(batch, sign):
+        async def away(batch, sign, signed):
             raise StoreUnavailable("the store is away")
 
         with monkeypatch.context() as patched:
