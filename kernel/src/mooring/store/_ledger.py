@@ -11,7 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import msgspec
 from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreCorrupt, StoreUnavailable
 from mooring.records import Audited, AuditEntry, Entries, Holder, Lease, LeaseState, Logged, Sealing
 from mooring.store._files import translate
+from mooring.types import instant
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -56,6 +57,9 @@ UPSERT_HOLDER: Final = (
 NEW_HOLDER: Final = UPSERT_HOLDER.format(" AND state = 'active'")
 USED: Final = UPSERT_HOLDER.format("")
 HOLDERS: Final = msgspec.json.Decoder(tuple[Holder, ...])
+BODY: Final = msgspec.json.Decoder(dict[str, Any])
+UNREADABLE: Final = (msgspec.MsgspecError, MooringError, ValueError, TypeError, OverflowError, RecursionError)
+"""What a record raises that somebody else has written."""
 SELECT_LEASES: Final = (
     f"SELECT {', '.join(FIELDS)}, "  # noqa: S608  our own words
     "(SELECT json_group_array(json_object('consumer', consumer, 'first_at', first_at, 'last_at', last_at, "
@@ -146,16 +150,7 @@ class SqliteLedger:
         """See `Ledger.events`."""
         statement = "SELECT seq, at, event, connector_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = await self._run(lambda one: one.execute(statement, (after, most)).fetchall())
-        return [
-            Logged(
-                seq=row[0],
-                at=datetime.fromisoformat(row[1]),
-                event=row[2],
-                connector_id=row[3],
-                body=self._json(row[4]),
-            )
-            for row in rows
-        ]
+        return [self._logged(row) for row in rows]
 
     async def last_event(self) -> int:
         """See `Ledger.last_event`."""
@@ -216,20 +211,18 @@ class SqliteLedger:
 
     def _lease(self, row: Sequence[Any]) -> Lease:
         values = dict(zip(FIELDS, row, strict=False))
-        values["narrowed"] = bool(values["narrowed"])
-        values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
-        try:
-            values["undo"], values["holders"] = self._json(values["undo"]), HOLDERS.decode(row[-1])
+        with suppress(*UNREADABLE):
+            values["narrowed"] = bool(values["narrowed"])
+            values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
+            values["undo"], values["holders"] = msgspec.json.decode(values["undo"]), HOLDERS.decode(row[-1])
             return msgspec.convert(values, Lease)
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            pass
         raise self._damaged()
 
-    def _json(self, text: str) -> Any:
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.MsgspecError:
-            pass
+    def _logged(self, row: Sequence[Any]) -> Logged:
+        seq, at, event, connector_id, body = row
+        with suppress(*UNREADABLE):
+            body = BODY.decode(body)
+            return Logged(seq=seq, at=instant(at), event=event, connector_id=connector_id, body=body)
         raise self._damaged()
 
     def _damaged(self) -> StoreCorrupt:
