@@ -19,12 +19,21 @@ from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register
 from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import DRAFT, Desk, Figures, guard
+from mooring.broker._handouts import entry_for
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
 from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, InvalidConfig, NotPermitted, RecordDamaged, UnknownLease, UnsupportedResource
+from mooring.errors import (
+    BrokerClosed,
+    InvalidConfig,
+    MooringError,
+    NotPermitted,
+    RecordDamaged,
+    UnknownLease,
+    UnsupportedResource,
+)
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
@@ -558,6 +567,12 @@ class Broker:
         return Figures(entries=len(cache), repeats=books.repeats, renewing=cache.renewing)
 
     # -- audit and events -----------------------------------------------------------------------------------------
+
+    async def note(self, action: str, issued: Issued, error: MooringError | None = None) -> None:
+        """Put on record what was done with credentials that were handed out, such as `login`, or why it failed."""
+        outcome = "ok" if error is None else type(error).__name__
+        entry = entry_for(action, issued, issued.consumer, self._desk.clock.now(), outcome=outcome)
+        await self._desk.books.write(audit=[entry])
 
     def audit(self, *, after: int = 0) -> AsyncGenerator[AuditLine, None]:
         """The audit log from an entry on."""
