@@ -300,7 +300,7 @@ def settings() -> Iterator[str]:
     ])  # fmt: skip
     yield "`mooring doctor` names it. It is made for its owner alone (mode 0700), and holds:"
     yield table(("File", "What it is"), [
-        ("`mooring.db`", "Connectors, their secrets sealed; leases, audit log, events (SQLite, at times with two more)"),
+        ("`mooring.db`", "Connectors, their secrets sealed; leases, audit log, events (SQLite, at times two more)"),
         ("`master.key`", "The master keys, where `MOORING_MASTER_KEY` is not set. Made with the first secret."),
         ("`cache/`", "Issued credentials, sealed. May be deleted at any time."),
     ])  # fmt: skip

@@ -156,6 +156,8 @@ def test_show(cli, issue) -> None:
     data = json.loads(cli("lease", "show", lease, "-o", "json").stdout)
     assert [one["consumer"] for one in data["holders"]][1:] == ["job-7"]
     assert data == yaml.safe_load(cli("lease", "show", lease, "-o", "yaml").stdout)
+    assert "\nttl            1h\n" in text
+    assert "\nttl            20m\n" in cli("lease", "show", issue(*FIRST, "--ttl", "20m")["lease"]).stdout
 
 
 def test_renew(cli, issue) -> None:

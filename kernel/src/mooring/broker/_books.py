@@ -50,8 +50,10 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
+    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, by: str = "") -> None:
+        """Write into a ledger what is done here, by this user at this host."""
         self.ledger = ledger
+        self._by = by
         self._vault = vault
         self._clock = clock
         self._bus = bus
@@ -89,7 +91,7 @@ class Books:
             leases=tuple(msgspec.structs.replace(one, error=self.masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
-            audit=tuple(audit),
+            audit=tuple(map(self._signed_by, audit)),
             events=tuple(map(logged, events)),
         )
         await self._post(entries)
@@ -104,7 +106,10 @@ class Books:
 
     def note(self, *audit: AuditEntry) -> None:
         """Write audit entries within a second."""
-        self._wait_for_a_second(*audit)
+        self._wait_for_a_second(*map(self._signed_by, audit))
+
+    def _signed_by(self, entry: AuditEntry) -> AuditEntry:
+        return msgspec.structs.replace(entry, by=self._by)
 
     def _wait_for_a_second(self, *entries: Logged | AuditEntry) -> None:
         self._later.extend(entries)
