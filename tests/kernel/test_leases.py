@@ -287,9 +287,14 @@ async def test_deleting_a_connector_with_what_it_issued_and_the_leases_of_one_th
         await register(broker)
         await broker.issue("mine", **A)
         await broker.issue("mine", resource_type="bucket", resource_id="wide")
-        await broker.delete("mine", revoke=True)
+        with pytest.raises(m.NotPermitted, match="1 leases of connector 'mine' could not be taken back"):
+            await broker.delete("mine", revoke=True)
         assert (vendor.things, await states(broker)) == (set(), ["revoked", "released"])
-        assert [one.state for one in await broker.leases(connector="mine")] == ["released"]
+        await broker.delete("mine", revoke=True, role_wide=True)
+        assert (len(vendor.denied), await states(broker)) == (1, ["revoked", "revoked"])
+        (line,) = [one async for one in broker.audit() if one.entry.detail]
+        assert (line.entry.action, line.entry.detail) == ("revoke", "role-wide")
+        assert line.entry.by.startswith(line.entry.consumer.partition("@")[0] + "@")
         await register(broker)
         issued = await broker.issue("mine", **A)
         vendor.trouble = Unreachable("the vendor is away; try again")

@@ -26,7 +26,7 @@ class Credentials(Struct):
     clamped: tuple[str, ...] = ()
     """What was given less, or more, than was asked for; one sentence each."""
     traced: ClassVar[tuple[str, ...]] = ()
-    """Fields that are no secrets, but by which a vendor's records name the credentials: `audit trace` finds them too."""
+    """Fields that are no secrets, but by which a vendor's records name the credentials; `audit trace` finds them."""
 
 
 class BearerToken(Credentials, kw_only=True, tag="bearer-token"):
