@@ -287,6 +287,8 @@ def settings() -> Iterator[str]:
         "wrapped, and a terminal in its own width."
     )
     more.append(("`MOORING_COLUMNS`", wide))
+    where = "Where a broker that lasts serves [metrics](../how-to/telemetry.md), with `mooring-telemetry`."
+    more.append(("`MOORING_METRICS_PORT`, `MOORING_METRICS_HOST`", where))
     more.append(("`COLUMNS`", "How wide a terminal is. Counts on a terminal alone."))
     yield table(("Variable", "Meaning"), more)
     yield "## Files"
@@ -298,7 +300,7 @@ def settings() -> Iterator[str]:
     ])  # fmt: skip
     yield "`mooring doctor` names it. It is made for its owner alone (mode 0700), and holds:"
     yield table(("File", "What it is"), [
-        ("`mooring.db`", "Connectors, their secrets sealed: SQLite, in WAL mode; at times two more lie beside it"),
+        ("`mooring.db`", "Connectors, their secrets sealed; leases, audit log, events (SQLite, at times two more)"),
         ("`master.key`", "The master keys, where `MOORING_MASTER_KEY` is not set. Made with the first secret."),
         ("`cache/`", "Issued credentials, sealed. May be deleted at any time."),
     ])  # fmt: skip

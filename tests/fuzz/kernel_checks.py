@@ -336,6 +336,63 @@ def check_row(cells: dict[str, Any]) -> str:
     return "taken" if found else "absent"
 
 
+LEASE = {
+    "id": "11111111-2222", "connector_id": "33333333", "connector": "prod", "connector_type": "example",
+    "resource_type": "bucket", "resource_id": "a", "access": "read", "issued_at": NOW.isoformat(),
+    "expires_at": NOW.isoformat(), "ttl": 900.0, "narrowed": 1, "revocation": "none", "state": "active", "undo": "[]",
+    "attempts": 0, "error": "",
+}  # fmt: skip
+EVENT = {"at": NOW.isoformat(), "event": "LeaseRevoked", "connector_id": "33333333", "body": '{"a": 1}'}
+LEDGER_ROWS = st.fixed_dictionaries(
+    {},
+    optional={
+        "lease.undo": near(['["a"]', "[]", "{}", "null"], ['"a"', "1"]),
+        **dict.fromkeys(("lease.issued_at", "lease.expires_at", "event.at"), INSTANTS),
+        "lease.ttl": st.floats(allow_nan=False),
+        **dict.fromkeys(("lease.access", "lease.revocation", "lease.state"), near(["read", "none", "active"])),
+        **dict.fromkeys(("lease.attempts", "lease.narrowed", "holder.count"), st.integers(-(2**63), 2**63 - 1)),
+        **dict.fromkeys(("holder.first_at", "holder.last_at"), INSTANTS),
+        "event.body": near(['{"a": 1}', "[]", "null"], ['"a"', "1"]),
+    },
+)
+
+
+@outcome
+def check_ledger_row(cells: dict[str, Any]) -> str:
+    """What cannot be read is one error of ours, and what can is as it was."""
+    holder = {
+        "lease": LEASE["id"],
+        "consumer": "ann",
+        "first_at": NOW.isoformat(),
+        "last_at": NOW.isoformat(),
+        "count": 1,
+    }
+
+    async def read(path: Path) -> Any:
+        async with open_sqlite(path):
+            pass
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for table, row in (("lease", LEASE), ("holder", holder), ("event", EVENT)):
+                changed = row | {key.partition(".")[2]: one for key, one in cells.items() if key.startswith(table)}
+                marks = ", ".join("?" * len(row))
+                statement = f"INSERT INTO {table}s ({', '.join(row)}) VALUES ({marks})"
+                try:
+                    connection.execute(statement, tuple(changed.values()))
+                except (UnicodeEncodeError, sqlite3.IntegrityError):
+                    raise Refused("SQLite takes no such row") from None
+        async with open_sqlite(path) as store:
+            try:
+                return await store.ledger.leases(), await store.ledger.events(after=0)
+            except StoreCorrupt as error:
+                silent(error)
+                raise Refused(type(error).__name__) from None
+
+    leases, events = in_a_folder(lambda folder: anyio.run(read, folder / "s.db"))
+    assert [one.id for one in leases] == [LEASE["id"]]
+    assert [one.event for one in events] == ["LeaseRevoked"]
+    return "taken"
+
+
 MOUNTINFO = near_bytes(
     [b"36 35 98:0 / /mnt\\040x rw,noatime master:1 - ext3 /dev/root rw\n22 1 8:1 / / rw - nfs4 a:/b rw\n"],
     [" - ", "\n", " / ", "\\777", "\\0", " "],

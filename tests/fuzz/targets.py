@@ -49,6 +49,7 @@ TARGETS: dict[str, Target] = {
     ),
     "config": Target(
         parsers=(
+            "mooring.types:_build",
             "mooring.types:build_config",
             "mooring.types:_decode",
             "mooring.types:_malformed",
@@ -110,6 +111,13 @@ TARGETS: dict[str, Target] = {
         parsers=("mooring.credentials:restore", "mooring.credentials:_seal"),
         inputs=kernel.REVEALED,
         check=kernel.check_restore,
+    ),
+    "ledger-row": Target(
+        parsers=("mooring.store._ledger:SqliteLedger._lease", "mooring.store._ledger:SqliteLedger._logged"),
+        inputs=kernel.LEDGER_ROWS,
+        check=kernel.check_ledger_row,
+        seeds=({}, {"lease.ttl": 1e300}, {"lease.undo": "[" * 5000}, {"event.body": "[" * 5000}, {"event.at": "x"}),
+        slow=True,
     ),
     "stored-row": Target(
         parsers=("mooring.store._sqlite:SqliteStore._connector", "mooring.store._sqlite:_instant"),

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mooring.errors import InvalidConfig, StoreConflict, StoreCorrupt
-from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
+from mooring.records import AuditEntry, Entries, Holder, Lease, Logged, Sealing
 from mooring.store import FIRST_LINK, Ledger, MemoryStore, _ledger, _memory_ledger, link, open_sqlite, seal_text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -52,8 +52,12 @@ def sign(message: bytes) -> tuple[str, bytes]:
     return "k", b"signed " + message
 
 
+def signed(sealing: Sealing) -> bool:
+    return sealing.signature == b"signed " + seal_text(sealing.seq, sealing.digest)
+
+
 async def record(ledger: Ledger, **entries: object) -> None:
-    assert await ledger.record([Entries(**entries)], sign) == [None]
+    assert await ledger.record([Entries(**entries)], sign, signed) == [None]
 
 
 async def test_a_lease_comes_back_as_it_was_with_its_holders(ledger: Ledger) -> None:
@@ -101,7 +105,7 @@ async def test_what_is_not_active_gets_no_holder(ledger: Ledger, state: str) -> 
     good = Entries(audit=(audit(),), events=(event(),))
     refused = Entries(holders=(("lease-1", holder()),), audit=(audit("never"),), events=(event(),))
 
-    outcomes = await ledger.record([good, refused, good], sign)
+    outcomes = await ledger.record([good, refused, good], sign, signed)
 
     assert [type(one) for one in outcomes] == [type(None), StoreConflict, type(None)]
     assert (await ledger.leases())[0].holders == ()
@@ -113,7 +117,7 @@ async def test_what_is_not_active_gets_no_holder(ledger: Ledger, state: str) -> 
 async def test_what_is_over_stays_over(ledger: Ledger, state: str) -> None:
     await record(ledger, leases=(lease(state=state),))
 
-    (outcome,) = await ledger.record([Entries(leases=(lease(state="revoking"),), audit=(audit(),))], sign)
+    (outcome,) = await ledger.record([Entries(leases=(lease(state="revoking"),), audit=(audit(),))], sign, signed)
 
     assert isinstance(outcome, StoreConflict)
     assert [one.state for one in await ledger.leases()] == [state]
@@ -127,7 +131,7 @@ async def test_text_that_is_not_unicode_fails_no_other_and_is_replaced_where_it_
         events=(Logged(seq=0, at=NOW, event="Told", connector_id=BAD, body={"message": BAD}),),
     )
 
-    outcomes = await ledger.record([bad, told, Entries(leases=(lease(),))], sign)
+    outcomes = await ledger.record([bad, told, Entries(leases=(lease(),))], sign, signed)
 
     assert [type(one) for one in outcomes] == [InvalidConfig, type(None), type(None)]
     assert [one.id for one in await ledger.leases()] == ["lease-1"]

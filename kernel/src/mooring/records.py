@@ -69,7 +69,7 @@ class AuditEntry(Struct):
     action: str
     """Such as `issue`, `register`, `revoke`."""
     consumer: str
-    """Who: the consumer for whom credentials were asked, else the user and host."""
+    """For whom credentials were asked; else who acted."""
     outcome: str
     """`ok`, or the name of the error."""
     connector_id: str = ""
@@ -79,6 +79,10 @@ class AuditEntry(Struct):
     access: str = ""
     lease: str = ""
     count: int = 1
+    by: str = ""
+    """Who acted: the user and host of the process. A consumer is what that one says it is."""
+    detail: str = ""
+    """How, where there is more than one way, such as `role-wide`."""
     marks: Mapping[str, str] = {}
     """Of each secret that was handed out, `key id:keyed hash` by its field: found again only by who has both."""
 

@@ -40,7 +40,7 @@ def tamper(home: Path, statement: str) -> None:
 def test_list(cli, history) -> None:
     text = cli("audit", "list").stdout
     assert text.splitlines()[0].split() == [
-        *("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "CONNECTOR", "RESOURCE", "LEASE")
+        *("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "BY", "CONNECTOR", "RESOURCE", "LEASE")
     ]
     assert CANARY not in text
     found = entries(cli)

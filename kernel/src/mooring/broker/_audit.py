@@ -11,7 +11,7 @@ from mooring.broker._books import PURPOSE
 from mooring.broker._desk import Desk
 from mooring.errors import VaultError
 from mooring.records import Audited, AuditEntry, Sealing
-from mooring.store import FIRST_LINK, link, seal_text
+from mooring.store import FIRST_LINK, LOST_LINK, link, seal_text
 from mooring.types import Secret, Struct
 
 PAGE = 1000
@@ -57,7 +57,9 @@ async def verify(desk: Desk, *, expected: str | None = None) -> AuditReport:
         async for one in _links(desk, seq):
             if one.seq != seq + 1:
                 problems.append(f"entries {seq + 1} to {one.seq - 1} are missing")
-            if not hmac.compare_digest(link(digest, one.body), one.digest):
+            if hmac.compare_digest(link(LOST_LINK, one.body), one.digest):
+                problems.append(f"when entry {one.seq} was written, no good signature vouched for those before")
+            elif not hmac.compare_digest(link(digest, one.body), one.digest):
                 problems.append(f"entry {one.seq} is not as it was written, or does not follow entry {seq}")
             seq, digest = one.seq, one.digest
             known = known or hmac.compare_digest(digest.hex(), expected or "")

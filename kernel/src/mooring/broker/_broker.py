@@ -19,12 +19,21 @@ from mooring.broker import _audit, _backup, _discover, _keys, _leases, _register
 from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import DRAFT, Desk, Figures, guard
+from mooring.broker._handouts import entry_for
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.bus import Subscription
 from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, InvalidConfig, NotPermitted, RecordDamaged, UnknownLease, UnsupportedResource
+from mooring.errors import (
+    BrokerClosed,
+    InvalidConfig,
+    MooringError,
+    NotPermitted,
+    RecordDamaged,
+    UnknownLease,
+    UnsupportedResource,
+)
 from mooring.events import Event
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
@@ -264,12 +273,15 @@ class Broker:
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str | Connector, *, revoke: bool = False, force: bool = False) -> Connector:
+    async def delete(
+        self, connector: str | Connector, *, revoke: bool = False, role_wide: bool = False, force: bool = False
+    ) -> Connector:
         """Remove a connector, after what issuing made at its vendor; what else it issued lives until it ends.
 
         Args:
             connector: its name; or the connector as it was read.
             revoke: take back what it issued first, where that can be done for each lease.
+            role_wide: also where others who use the same role lose theirs.
             force: delete it also if some of that cannot be removed. `unremoved` gives what, and `RemovalFailed` tells.
 
         Raises:
@@ -281,11 +293,14 @@ class Broker:
         desk, issuer = self._opened()
         found = await desk.as_read(connector)
         if revoke:
-            kept = [one for one in await self.revoke(connector=found.id) if one.state in ("revoking", "irrevocable")]
+            kept = [
+                one for one in await self.revoke(connector=found.id, role_wide=role_wide) if _revoke.may_be_later(one)
+            ]
             if kept and not force:
+                why = kept[0].error or "it can only be taken back from all who use the role (role_wide=True)"
                 raise NotPermitted(
-                    f"{len(kept)} leases of connector {found.name!r} could not be taken back: {kept[0].error}; it is "
-                    "kept and they are tried again; to delete it all the same, use --force (force=True)"
+                    f"{len(kept)} leases of connector {found.name!r} could not be taken back: {why}; it is kept, since "
+                    "nobody could without it; to delete it all the same, use --force (force=True)"
                 )
         try:
             await _register.delete(desk, found, force=force)
@@ -562,6 +577,12 @@ class Broker:
         return Figures(entries=len(cache), repeats=books.repeats, renewing=cache.renewing)
 
     # -- audit and events -----------------------------------------------------------------------------------------
+
+    async def note(self, action: str, issued: Issued, error: MooringError | None = None) -> None:
+        """Put on record what was done with credentials that were handed out, such as `login`, or why it failed."""
+        outcome = "ok" if error is None else type(error).__name__
+        entry = entry_for(action, issued, issued.consumer, self._desk.clock.now(), outcome=outcome)
+        await self._desk.books.write(audit=[entry])
 
     def audit(self, *, after: int = 0) -> AsyncGenerator[AuditLine, None]:
         """The audit log from an entry on."""

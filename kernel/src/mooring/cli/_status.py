@@ -17,6 +17,7 @@ from mooring.cli._output import Bad, Table, Title, emit, output_option, short
 from mooring.cli._values import counted, remaining
 from mooring.errors import MooringError
 from mooring.records import LeaseState
+from mooring.types import instant
 
 if TYPE_CHECKING:
     from mooring.assembly import Settings
@@ -104,11 +105,11 @@ def _endpoints(events: Iterable[Logged], now: datetime) -> list[dict[str, Any]]:
     last: dict[str, Logged] = {}
     for one in events:
         if one.event in ("BreakerOpened", "BreakerClosed"):
-            last[one.body["endpoint"]] = one
+            last[str(one.body.get("endpoint"))] = one
     return [
-        {"endpoint": name, "failures": one.body["failures"], "until": until}
+        {"endpoint": name, "failures": one.body.get("failures"), "until": until}
         for name, one in sorted(last.items())
-        if one.event == "BreakerOpened" and (until := datetime.fromisoformat(one.body["until"])) > now - FORGOTTEN
+        if one.event == "BreakerOpened" and (until := instant(one.body.get("until", ""))) > now - FORGOTTEN
     ]
 
 

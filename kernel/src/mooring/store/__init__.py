@@ -1,12 +1,13 @@
 """Connectors at rest: a port, SQLite behind it, and memory for tests."""
 
-from mooring.store._ledger import FIRST_LINK, link, seal_text
+from mooring.store._ledger import FIRST_LINK, LOST_LINK, link, seal_text
 from mooring.store._memory import MemoryStore
 from mooring.store._port import Connectors, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
     "FIRST_LINK",
+    "LOST_LINK",
     "Connectors",
     "KeyRecord",
     "Ledger",

@@ -11,7 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,14 @@ import msgspec
 from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreCorrupt, StoreUnavailable
 from mooring.records import Audited, AuditEntry, Entries, Holder, Lease, LeaseState, Logged, Sealing
 from mooring.store._files import translate
+from mooring.types import instant
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 T = TypeVar("T")
 Sign = Callable[[bytes], tuple[str, bytes]]
+Signed = Callable[[Sealing], bool]
 
 MOST_EVENTS: Final = 100_000
 EVENTS_AT_ONCE: Final = 1_000
@@ -55,6 +57,9 @@ UPSERT_HOLDER: Final = (
 NEW_HOLDER: Final = UPSERT_HOLDER.format(" AND state = 'active'")
 USED: Final = UPSERT_HOLDER.format("")
 HOLDERS: Final = msgspec.json.Decoder(tuple[Holder, ...])
+BODY: Final = msgspec.json.Decoder(dict[str, Any])
+UNREADABLE: Final = (msgspec.MsgspecError, MooringError, ValueError, TypeError, OverflowError, RecursionError)
+"""What a record raises that somebody else has written."""
 SELECT_LEASES: Final = (
     f"SELECT {', '.join(FIELDS)}, "  # noqa: S608  our own words
     "(SELECT json_group_array(json_object('consumer', consumer, 'first_at', first_at, 'last_at', last_at, "
@@ -63,6 +68,8 @@ SELECT_LEASES: Final = (
 )
 FIRST_LINK: Final = b"\0" * 32
 """What the first link of the audit chain is linked to."""
+LOST_LINK: Final = b"\1" * 32
+"""What the next link is linked to where nothing vouches for those before: they may have been changed or cut off."""
 
 
 class SqliteLedger:
@@ -75,9 +82,9 @@ class SqliteLedger:
         self._closed = False
         self._alone = anyio.CapacityLimiter(1)
 
-    async def record(self, batch: Sequence[Entries], sign: Sign) -> Sequence[MooringError | None]:
+    async def record(self, batch: Sequence[Entries], sign: Sign, signed: Signed) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
-        return await self._run(lambda connection: _record(connection, batch, sign))
+        return await self._run(lambda connection: _record(connection, batch, sign, signed))
 
     async def probe(self) -> None:
         """See `Ledger.probe`."""
@@ -143,16 +150,7 @@ class SqliteLedger:
         """See `Ledger.events`."""
         statement = "SELECT seq, at, event, connector_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = await self._run(lambda one: one.execute(statement, (after, most)).fetchall())
-        return [
-            Logged(
-                seq=row[0],
-                at=datetime.fromisoformat(row[1]),
-                event=row[2],
-                connector_id=row[3],
-                body=self._json(row[4]),
-            )
-            for row in rows
-        ]
+        return [self._logged(row) for row in rows]
 
     async def last_event(self) -> int:
         """See `Ledger.last_event`."""
@@ -167,9 +165,7 @@ class SqliteLedger:
 
     async def sealing(self) -> Sealing | None:
         """See `Ledger.sealing`."""
-        statement = "SELECT seq, digest, key_id, signature FROM audit_seal"
-        rows = await self._run(lambda one: one.execute(statement).fetchall())
-        return Sealing(seq=rows[0][0], digest=rows[0][1], key_id=rows[0][2], signature=rows[0][3]) if rows else None
+        return await self._run(_sealing)
 
     def close(self) -> None:
         """Close the file, for good."""
@@ -215,20 +211,18 @@ class SqliteLedger:
 
     def _lease(self, row: Sequence[Any]) -> Lease:
         values = dict(zip(FIELDS, row, strict=False))
-        values["narrowed"] = bool(values["narrowed"])
-        values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
-        try:
-            values["undo"], values["holders"] = self._json(values["undo"]), HOLDERS.decode(row[-1])
+        with suppress(*UNREADABLE):
+            values["narrowed"] = bool(values["narrowed"])
+            values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
+            values["undo"], values["holders"] = msgspec.json.decode(values["undo"]), HOLDERS.decode(row[-1])
             return msgspec.convert(values, Lease)
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            pass
         raise self._damaged()
 
-    def _json(self, text: str) -> Any:
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.MsgspecError:
-            pass
+    def _logged(self, row: Sequence[Any]) -> Logged:
+        seq, at, event, connector_id, body = row
+        with suppress(*UNREADABLE):
+            body = BODY.decode(body)
+            return Logged(seq=seq, at=instant(at), event=event, connector_id=connector_id, body=body)
         raise self._damaged()
 
     def _damaged(self) -> StoreCorrupt:
@@ -265,11 +259,32 @@ def seal_text(seq: int, digest: bytes) -> bytes:
     return b"%d:%s" % (seq, digest.hex().encode())
 
 
-def _record(connection: sqlite3.Connection, batch: Iterable[Entries], sign: Sign) -> Sequence[MooringError | None]:
+def end_of(last: int, sealing: Sealing | None, signed: Signed) -> tuple[int, bytes]:
+    """From where the audit chain goes on: from the end that was signed, whatever the log says now.
+
+    So what was changed without the key stays a break in the chain, also when the next entry is signed.
+    """
+    if sealing is None and not last:
+        return 0, FIRST_LINK
+    if sealing is None or not signed(sealing):
+        return max(last, sealing.seq if sealing else 0), LOST_LINK
+    return max(last, sealing.seq), sealing.digest
+
+
+def _sealing(connection: sqlite3.Connection) -> Sealing | None:
+    row = connection.execute("SELECT seq, digest, key_id, signature FROM audit_seal").fetchone()
+    return Sealing(seq=row[0], digest=row[1], key_id=row[2], signature=row[3]) if row else None
+
+
+def _record(
+    connection: sqlite3.Connection, batch: Sequence[Entries], sign: Sign, signed: Signed
+) -> Sequence[MooringError | None]:
     """Each in a savepoint of one transaction (sqlite.org/lang_savepoint.html)."""
     with _transaction(connection):
-        row = connection.execute("SELECT seq, digest FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        before = end = row or (0, FIRST_LINK)
+        before = end = (0, b"")
+        if any(entries.audit for entries in batch):
+            last = connection.execute("SELECT max(seq) FROM audit").fetchone()[0] or 0
+            before = end = end_of(last, _sealing(connection), signed)
         outcomes: list[MooringError | None] = []
         for entries in batch:
             connection.execute("SAVEPOINT one")

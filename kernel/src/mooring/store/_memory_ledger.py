@@ -28,7 +28,10 @@ class MemoryLedger:
         """How often a lease was taken back."""
 
     async def record(
-        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+        self,
+        batch: Sequence[Entries],
+        sign: Callable[[bytes], tuple[str, bytes]],
+        signed: Callable[[Sealing], bool],
     ) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
         count = len(self._audit)

@@ -60,7 +60,10 @@ class Ledger(Protocol):
     """Leases, the audit log and the numbered event log. Every method may raise as `Store`'s do."""
 
     async def record(
-        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+        self,
+        batch: Sequence[Entries],
+        sign: Callable[[bytes], tuple[str, bytes]],
+        signed: Callable[[Sealing], bool],
     ) -> Sequence[MooringError | None]:
         """Write entries durably, in one transaction; gives for each why it alone was not written, if so.
 
@@ -70,6 +73,8 @@ class Ledger(Protocol):
         Args:
             batch: what to write; each is written whole or not at all.
             sign: gives a key's id and a signature of the end of the audit chain.
+            signed: whether the end that is stored was signed so. The chain goes on from there, and from `LOST_LINK`
+                where it was not: a change that was made without the key must not be signed with the next entry.
         """
         ...
 

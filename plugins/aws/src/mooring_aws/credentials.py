@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ ANSWERED = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 class AwsCredentials(m.Credentials, kw_only=True, tag="aws"):
     """An access key, temporary where it has a session token, and where it is to be used."""
 
+    traced: ClassVar[tuple[str, ...]] = ("access_key_id",)
     access_key_id: str
     secret_access_key: m.Secret
     session_token: m.Secret | None = None
