@@ -18,7 +18,7 @@ TYPE = m.ResourceType(
     instances=False,
     permissions=("sts:GetCallerIdentity",),
     formats=ids.FORMATS[ids.GENERIC],
-    ids="[0-9]*",
+    ids=ids.ACCOUNTS,
     narrowable=False,
 )
 

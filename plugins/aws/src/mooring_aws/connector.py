@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mooring_aws.cloud import Cloud
     from mooring_aws.session import AwsSession
 
-REGIONAL = {ids.EKS: "{}/*", ids.ECR: "[0-9]*.dkr.ecr.{}.*"}
+REGIONAL = {ids.EKS: "{}/*", ids.ECR: ids.ACCOUNTS + ".dkr.ecr.{}.*"}
 """The resource types that are listed region by region, with the pattern of a region's ids."""
 
 

@@ -36,7 +36,7 @@ TYPE = m.ResourceType(
     description="The container registry of an account in a region, or one repository in it.",
     permissions=(*LOGIN, *ACTIONS["write"]),
     formats=ids.FORMATS[ids.ECR],
-    ids="[0-9]*.dkr.ecr.*",
+    ids=f"{ids.ACCOUNTS}.dkr.ecr.*",
 )
 
 

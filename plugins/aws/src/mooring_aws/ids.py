@@ -30,6 +30,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
 PARTITION = r"aws|aws-cn|aws-us-gov"
 REGION = r"[a-z]{2,}(?:-[a-z0-9]+)*-\d{1,2}"
 ACCOUNT = r"\d{12}"
+ACCOUNTS = "[0-9]" * 12
+"""All accounts, as a pattern of ids."""
 ROLE_ARN = re.compile(rf"arn:({PARTITION}):iam::({ACCOUNT}):role/[\w+=,.@/-]{{1,512}}", re.ASCII)
 
 _SESSION = re.compile(rf"arn:(?:{PARTITION}):sts::({ACCOUNT}):(?:assumed-role|federated-user)/[\w+=,.@/-]+", re.ASCII)
