@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mooring as m
 from mooring_aws import account, ecr, eks, ids, s3
 from mooring_aws.credentials import AwsCredentials
+from mooring_aws.limits import LIMITS
 from mooring_aws.methods import METHODS
 from mooring_aws.render import FORMATS
 from mooring_aws.settings import AwsConfig
@@ -35,6 +36,7 @@ class AwsConnector:
             resource_types=(account.TYPE, s3.TYPE, eks.TYPE, ecr.TYPE),
             credentials=(AwsCredentials,),
             formats=FORMATS,
+            limits=LIMITS,
         )
 
     @m.hookimpl
