@@ -197,6 +197,10 @@ class Limits:
             await anyio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
+    def remaining(self, calls: int, resets_in: timedelta, *labels: str) -> None:
+        """What `Slot.remaining` says, of calls with these labels, where it is known after one was made."""
+        Slot(self._gates_of(labels)).remaining(calls, resets_in)
+
     def _may_retry(self, labels: tuple[str, ...]) -> bool:
         left = self._retries.get(labels[:2], RETRIES)
         if left < RETRY_COST:

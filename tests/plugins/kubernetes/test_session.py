@@ -299,9 +299,10 @@ async def test_a_server_that_wants_a_client_certificate(opened: Any, authority: 
     tls.load_verify_locations(cadata=authority.pem)
 
     def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(ssl.SSLError):  # which it tells the other side by itself
-            tls.wrap_socket(connection, server_side=True)
+        for _ in range(3):  # attempts
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ssl.SSLError):  # which it tells the other side by itself
+                tls.wrap_socket(connection, server_side=True)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with anyio.create_task_group() as tasks:
