@@ -166,7 +166,7 @@ async def test_a_slot_around_another_is_refused_at_once_and_nothing_is_lost(inne
             async with anyio.create_task_group() as busy:
                 busy.start_soon(hold, limits, "aws", "b")
                 await anyio.wait_all_tasks_blocked()
-                with pytest.raises(BrokenPlugin, match="a slot of .* was asked for inside another") as caught:
+                with pytest.raises(BrokenPlugin, match=r"a slot of .* was asked for inside another") as caught:
                     async with limits.slot(*inner):
                         pytest.fail("the slot was taken")
                 assert not caught.value.retryable

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+_PLAIN = re.compile(r"[^*?\[]*")
 _PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text stands for others too."""
+    return not _PLAIN.fullmatch(text)
 
 
 def matches(text: str, patterns: Iterable[str]) -> bool:

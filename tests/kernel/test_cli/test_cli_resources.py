@@ -131,3 +131,58 @@ def test_an_interruption_shows_what_was_found(cli, tmp_path: Path, monkeypatch: 
     }
     assert messages == "Interrupted; this is what was found until then.\n"
     assert process.returncode == 130
+
+
+def test_patterns_choose_ids_and_labels(cli) -> None:
+    add(cli, "one", "-l", "team=data")
+    add(cli, "two", "-l", "team=dev", "-l", "tier=1")
+    add(cli, "three")
+
+    def found(*arguments: str) -> list[tuple[str, list[str]]]:
+        data = json.loads(cli("connector", "list-resources", "-o", "json", *arguments).stdout)
+        return [(one["connector"], [each["id"] for each in one["resources"]]) for one in data if one["resources"]]
+
+    assert found("--match", "f*", "-n", "one") == [("one", ["first"])]
+    assert found("--match", "f*", "-m", "471?", "-n", "one") == [("one", ["4711"]), ("one", ["first"])]
+    assert {name for name, _ in found("-l", "team=da*")} == {"one"}
+    assert {name for name, _ in found("-l", "team=d*")} == {"one", "two"}
+    assert {name for name, _ in found("-l", "team=d*", "-l", "tier=[12]")} == {"two"}
+    listed = json.loads(cli("connector", "list", "-l", "team=*v", "-o", "json").stdout)
+    assert [one["name"] for one in listed] == ["two"]
+    assert "is empty" in cli("connector", "list-resources", "--match", "", code=2).stderr
+
+
+def test_fail_fast_ends_at_the_first_failure(cli) -> None:
+    add(cli, "bad", "--mode=deny")
+    add(cli, "slow", "--mode=slow")
+    begun = time.monotonic()
+    result = cli("connector", "list-resources", "--fail-fast", "-o", "json", code=7)
+    assert time.monotonic() - begun < 30, "it waits for nobody"
+    (bad,) = [one for one in json.loads(result.stdout) if one["connector"] == "bad"]
+    assert [one["error"] for one in bad["errors"]] == ["AuthFailed"]
+    assert "contradict" in cli("connector", "list-resources", "--fail-fast", "--exclude-errors", code=2).stderr
+
+
+def test_stats_say_what_each_unit_has_cost(cli) -> None:
+    add(cli, "one")
+    add(cli, "bad", "--mode=deny")
+    result = cli("connector", "list-resources", "--stats", "-o", "json")
+    data = json.loads(result.stdout)
+    assert data["took"].startswith("PT")
+    units = {(one["connector"], one["resource_type"]): one for one in data["stats"]}
+    assert (units["one", "acme-bucket"]["found"], units["bad", None]["error"]) == (2, "AuthFailed")
+    assert [one["took"] for one in data["stats"]] == sorted((one["took"] for one in data["stats"]), reverse=True)
+    assert {*units["one", "acme-bucket"]} >= {"unit", "calls", "retries", "waited"}
+    table = cli("connector", "list-resources", "--stats")
+    assert "CONNECTOR  RESOURCE TYPE" in table.stdout
+    assert "2 connectors, 3 units, 3 resources in " in table.stderr
+
+
+def test_a_long_list_is_the_same_document_in_json_and_yaml(cli) -> None:
+    import yaml
+
+    add(cli, "one")
+    add(cli, "two")
+    as_json = json.loads(cli("connector", "list-resources", "-o", "json").stdout)
+    assert yaml.safe_load(cli("connector", "list-resources", "-o", "yaml").stdout) == as_json
+    assert [one["connector"] for one in as_json] == ["one", "one", "two", "two"]

@@ -35,6 +35,7 @@ from mooring.errors import (
     UnsupportedResource,
 )
 from mooring.events import Event
+from mooring.globs import is_pattern, matches
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.registry import Plugin, Registry
@@ -241,11 +242,9 @@ class Broker:
             auth_method: of this auth method.
             resource_type: that reach this resource type: scoped to it, or not scoped and of a type that has it.
             resource_id: scoped to a resource that is or contains this one, or to none.
-            labels: with these labels; None as a value stands for any value.
+            labels: with these labels; a value may be a pattern, such as `da*`, and None stands for any.
         """
-        found = await self._desk.store.list(
-            type=type, auth_method=auth_method, resource_type=resource_type, labels=labels
-        )
+        found = await _listed(self._desk, labels, type=type, auth_method=auth_method, resource_type=resource_type)
         if resource_type is None and resource_id is None:
             return found
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id)
@@ -345,13 +344,13 @@ class Broker:
             type: only those of this connector type.
             resource_type: only this resource type.
             resource_id: only this resource, in any accepted form.
-            labels: only those with these labels.
+            labels: only those with these labels, see `list`.
             match: only ids that match one of these patterns, such as `s3://prod-*`.
         """
         named: set[str] | None = None
         if connectors is not None:
             named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
-        found = await self._desk.store.list(type=type, resource_type=resource_type, labels=labels)
+        found = await _listed(self._desk, labels, type=type, resource_type=resource_type)
         if named is not None:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
@@ -689,3 +688,13 @@ class Broker:
             if not self._forked:
                 self._rooms[0].lifespans.close()
             self._rooms = None
+
+
+async def _listed(desk: Desk, labels: Mapping[str, str | None] | None, **filters: Any) -> Connectors:
+    """The connectors that match the filters; labels also by patterns, which a store does not know."""
+    patterns = {name: value for name, value in (labels or {}).items() if value is not None and is_pattern(value)}
+    found = await desk.store.list(labels={**(labels or {}), **dict.fromkeys(patterns)}, **filters)
+    if not patterns:
+        return found
+    chosen = (one for one in found if all(matches(one.labels[name], (value,)) for name, value in patterns.items()))
+    return Connectors(chosen, found.damaged)

@@ -60,8 +60,23 @@ def emit(output: str, data: Any, *view: Table | str) -> None:
     """Write the data to stdout: as it is, or as the view of it that people read."""
     if output == "table":
         _draw(view)
+    elif isinstance(data, list) and data:
+        _put_each(output, data)
     else:
         put(encoded(output, data))
+
+
+def _put_each(output: str, data: list[Any]) -> None:
+    """A list, entry by entry: a long one is not built as one text."""
+    if output == "yaml":
+        for one in data:
+            put(encoded(output, [one]))
+        return
+    put("[")
+    for number, one in enumerate(data, 1):
+        text = encoded(output, one).replace("\n", "\n  ")
+        put(f"  {text}," if number < len(data) else f"  {text}")
+    put("]")
 
 
 def encoded(output: str, data: Any) -> str:

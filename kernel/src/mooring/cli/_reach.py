@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mooring.cli._output import Bad, Table, console, short
+from mooring.cli._output import Bad, Table, console, printable, short
+from mooring.cli._values import counted
 
 if TYPE_CHECKING:
-    from mooring.broker import Broker, Discovery, Failed
+    from rich.console import RenderableType
+
+    from mooring.broker import Broker, Discovery, Failed, Finished
     from mooring.cli._edge import Run
     from mooring.types import Connector, Resource
 
 COLUMNS = ("CONNECTOR ID", "CONNECTOR NAME", "CONNECTOR TYPE", "RESOURCE TYPE", "RESOURCE NAMES")
 SHORT = ("ID", "NAME", "TYPE", "RESOURCE TYPE", "RESOURCE NAMES")
+STATS = ("CONNECTOR", "RESOURCE TYPE", "UNIT", "TOOK", "CALLS", "RETRIES", "WAITED", "FOUND")
+LATEST = 200
+"""How many of the latest replies are kept for the live view."""
 
 
 class Reach:
@@ -28,13 +36,25 @@ class Reach:
         self.answered: set[str] = set()
         self.failed: set[str] = set()
         self.count = 0
+        self.latest: deque[tuple[str, str, str]] = deque(maxlen=LATEST)
+        """Connector, resource type, and what was found or went wrong."""
+        self._units: list[tuple[Finished | Failed, int | str]] = []
 
-    async def gather(self, broker: Broker, *, heard: Callable[[], None] = lambda: None, **filters: Any) -> None:
-        """Ask, and call `heard` after each reply."""
+    async def gather(
+        self,
+        broker: Broker,
+        *,
+        heard: Callable[[], None] = lambda: None,
+        fail_fast: bool = False,
+        **filters: Any,
+    ) -> None:
+        """Ask, and call `heard` after each reply; with `fail_fast`, until something fails."""
         async with broker.discover(**filters) as replies:
             async for reply in replies:
                 self._add(reply)
                 heard()
+                if fail_fast and self.failed:
+                    return
 
     def _add(self, reply: Discovery) -> None:
         from mooring.broker import Failed, Found
@@ -45,15 +65,62 @@ class Reach:
         if isinstance(reply, Found):
             group.resources.append(reply.resource)
             self.count += 1
-        if isinstance(reply, Failed):
+            self.latest.append((connector.name, kind or "", reply.resource.id))
+        elif isinstance(reply, Failed):
             self.failed.add(connector.id)
-            group.errors.append(self._error(reply))
+            error = self._error(reply)
+            group.errors.append(error)
+            self.latest.append((connector.name, kind or "", Bad(f"Error: {error['message']}")))
+            self._units.append((reply, error["error"]))
         else:
+            self._units.append((reply, reply.count))
+        if not isinstance(reply, Failed):
             self.answered.add(connector.id)
 
     def _error(self, reply: Failed) -> dict[str, str]:
         message = self._run.mask(reply.error.message)
         return {"unit": reply.unit, "error": type(reply.error).__name__, "message": message}
+
+    def stats(self) -> list[dict[str, Any]]:
+        """What asking has cost, unit by unit, the slowest first."""
+        return [
+            {
+                "connector": one.connector.name,
+                "resource_type": one.resource_type,
+                "unit": one.unit,
+                "took": one.took,
+                "calls": one.cost.calls,
+                "retries": one.cost.retries,
+                "waited": one.cost.waited,
+                **({"found": came} if isinstance(came, int) else {"error": came}),
+            }
+            for one, came in sorted(self._units, key=lambda unit: unit[0].took, reverse=True)
+        ]
+
+    def stats_table(self, took: timedelta) -> tuple[Table, str]:
+        """The same for people, and what it comes to."""
+        units = self.stats()
+        rows = [
+            (
+                one["connector"],
+                one["resource_type"] or "",
+                one["unit"],
+                _seconds(one["took"]),
+                str(one["calls"]),
+                str(one["retries"]),
+                _seconds(one["waited"]),
+                str(one["found"]) if "found" in one else Bad(one["error"]),
+            )
+            for one in units
+        ]
+        calls, retries = (sum(one[name] for one in units) for name in ("calls", "retries"))
+        waited = sum((one["waited"] for one in units), timedelta(0))
+        total = (
+            f"{counted(len(self.answered | self.failed), 'connector')}, {counted(len(units), 'unit')}, "
+            f"{counted(self.count, 'resource')} in {_seconds(took)}: {counted(calls, 'call')}, "
+            f"{retries} of them again, waiting {_seconds(waited)} for limits."
+        )
+        return Table(STATS, rows), total
 
     def groups(self, *, errors: bool = True) -> list[Group]:
         """What there is, by connector and resource type; without errors, only what was found."""
@@ -105,22 +172,62 @@ class Group:
         return lines or ["(none)"]
 
 
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():.2f}s"
+
+
 @contextmanager
-def progress(reach: Reach, connectors: int) -> Generator[Callable[[], None], None, None]:
-    """A bar on stderr; it counts the connectors that have answered or failed."""
-    with bar("asking connectors", connectors) as show:
+def progress(reach: Reach, connectors: int, *, live: bool = False) -> Generator[Callable[[], None], None, None]:
+    """A bar on stderr; it counts the connectors that have answered or failed.
+
+    Args:
+        reach: what there is so far.
+        connectors: how many are asked.
+        live: whether the latest findings are shown above the bar.
+    """
+    above = (lambda: _latest(reach)) if live and sys.stdout.isatty() else None
+    with bar("asking connectors", connectors, above) as show:
         yield lambda: show(len(reach.answered | reach.failed), f"{reach.count} resources")
 
 
+def _latest(reach: Reach) -> RenderableType:
+    """What was found last, as much of it as the terminal has room for, in one line each."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    room = max(console(sys.stderr).size.height - 4, 1)
+    rows = list(reach.latest)[-room:]
+    grid = Grid.grid(padding=(0, 2))
+    for _ in range(3):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    if hidden := reach.count - sum(not isinstance(row[-1], Bad) for row in rows):
+        grid.add_row(Text(f"... {hidden} more", style="dim"))
+    for name, kind, what in rows:
+        grid.add_row(
+            Text(printable(name)), Text(kind), Text(printable(what), style="red" if isinstance(what, Bad) else "")
+        )
+    return grid
+
+
 @contextmanager
-def bar(description: str, total: int) -> Generator[Callable[[int, str], None], None, None]:
-    """A bar on stderr, on a terminal only, to be told how many are done, and a new description."""
+def bar(
+    description: str, total: int, above: Callable[[], RenderableType] | None = None
+) -> Generator[Callable[[int, str], None], None, None]:
+    """A bar on stderr, on a terminal only, to be told how many are done and a new description; and what is above it."""
     if not sys.stderr.isatty():
         yield lambda _done, _description: None
         return
+    from rich.console import Group as Stacked
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(sys.stderr), transient=True) as progress:
-        task = progress.add_task(description, total=total)
+    shown = console(sys.stderr)
+    progress = Progress(*columns, console=shown, auto_refresh=False)
+    task = progress.add_task(description, total=total)
+
+    def view() -> RenderableType:
+        return Stacked(above(), progress) if above and not shown.is_dumb_terminal else progress
+
+    with Live(console=shown, transient=True, refresh_per_second=8, get_renderable=view):
         yield lambda done, description: progress.update(task, completed=done, description=description)

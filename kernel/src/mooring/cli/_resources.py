@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +15,7 @@ from mooring.cli._completion import complete_connector, complete_resource_type, 
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
-from mooring.cli._output import NO_CONNECTOR, Table, emit, output_option, say
+from mooring.cli._output import NO_CONNECTOR, Table, Title, emit, output_option, say
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach, progress
 from mooring.cli._values import remaining, wanted_labels
@@ -41,7 +43,12 @@ if TYPE_CHECKING:
     help="Only this one; repeatable.",
 )
 @click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Only connectors with it.")
+@click.option(
+    "-m", "--match", metavar="PATTERN", multiple=True, help="Only ids like this, such as 's3://prod-*'; repeatable."
+)
 @click.option("-e", "--exclude-errors", is_flag=True, help="Leave out the connectors that failed.")
+@click.option("--fail-fast", is_flag=True, help="End at the first failure.")
+@click.option("--stats", is_flag=True, help="Show what asking has cost: time, calls, retries, waiting.")
 @output_option
 @click.pass_obj
 def list_resources(
@@ -51,14 +58,23 @@ def list_resources(
     resource_id: str | None,
     names: Sequence[str],
     labels: Sequence[str],
+    match: Sequence[str],
     exclude_errors: bool,
+    fail_fast: bool,
+    stats: bool,
     output: str,
 ) -> None:
     """List what the connectors reach. All are asked at once; one that fails has its error in its row.
 
-    Exit status: 7 if all of them failed. Ctrl-C shows what was found until then.
+    Patterns, in --match and in the values of --label, have *, ? and [...]. What a filter rules out is not asked.
+
+    Exit status: 7 if all of them failed, or with --fail-fast one. Ctrl-C shows what was found until then.
     """
-    reach = Reach(run)
+    if exclude_errors and fail_fast:
+        raise click.UsageError("--exclude-errors and --fail-fast contradict each other; give one of them")
+    if any(not pattern for pattern in match):
+        raise click.BadParameter("it is empty", param_hint="'--match'")
+    reach, began = Reach(run), time.monotonic()
 
     async def work(broker: Broker) -> None:
         chosen = await _chosen(broker, names, connector_type, resource_type, wanted_labels(labels))
@@ -68,28 +84,44 @@ def list_resources(
         if resource_id is not None and chosen:
             kinds = {resource_type} if resource_type else {one.resource_type for one in chosen}
             check_id(connectors_routes(broker.registry, chosen), kinds, resource_id)
-        filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
+        filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id, "match": match}
         if names:
             filters["connectors"] = [*chosen, *(error.id for error in chosen.damaged)]
         else:
             filters |= {"type": connector_type, "labels": wanted_labels(labels)}
-        with progress(reach, len(chosen) + len(chosen.damaged)) as heard:
-            await reach.gather(broker, heard=heard, **filters)
+        with progress(reach, len(chosen) + len(chosen.damaged), live=output == "table") as heard:
+            await reach.gather(broker, heard=heard, fail_fast=fail_fast, **filters)
 
     interrupted = False
     try:
         with_broker(run, work)
     except KeyboardInterrupt:
         interrupted = True
-    errors = not exclude_errors
-    emit(output, reach.data(errors=errors), reach.table(errors=errors))
+    took = timedelta(seconds=time.monotonic() - began)
+    _show(reach, output, errors=not exclude_errors, took=took if stats else None)
+    _end(reach, interrupted=interrupted, exclude_errors=exclude_errors, fail_fast=fail_fast)
+
+
+def _end(reach: Reach, *, interrupted: bool, exclude_errors: bool, fail_fast: bool) -> None:
+    """Say what the table does not, and exit with the code for it."""
     if not reach.count and (reach.answered or (reach.failed and exclude_errors)):
         say("Nothing was found.")
     if interrupted:
         say("Interrupted; this is what was found until then.")
         raise click.exceptions.Exit(INTERRUPTED)
-    if reach.failed and not reach.answered:
+    if reach.failed and (fail_fast or not reach.answered):
         raise click.exceptions.Exit(FAILED)
+
+
+def _show(reach: Reach, output: str, *, errors: bool, took: timedelta | None) -> None:
+    """What was found; and what that has cost, if it is given how long it took."""
+    if took is None:
+        emit(output, reach.data(errors=errors), reach.table(errors=errors))
+        return
+    costs, total = reach.stats_table(took)
+    data = {"resources": reach.data(errors=errors), "took": took, "stats": reach.stats()}
+    emit(output, data, reach.table(errors=errors), Title("What asking has cost"), costs)
+    say(total)
 
 
 async def _chosen(
