@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
 _PLAIN = re.compile(r"[^*?\[]*")
 _PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
@@ -21,7 +20,6 @@ def matches(text: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
-@lru_cache(maxsize=1024)
 def overlap(one: str, other: str) -> bool:
     """Whether there may be a text that matches both patterns; two `[...]` are taken to have a character in common.
 

@@ -46,9 +46,6 @@ class Cost(Struct):
     """For the limits, all calls together."""
 
 
-FREE = Cost()
-
-
 class Found(Struct):
     """A connector reaches a resource."""
 
@@ -213,9 +210,11 @@ def failed(
     unit: str,
     error: Exception | None,
     took: timedelta = timedelta(0),
-    cost: Cost = FREE,
+    cost: Cost | None = None,
 ) -> Failed:
     """What could not be asked; an error that is none of ours is the plugin's fault."""
     known = error if isinstance(error, MooringError) else BrokenPlugin(f"discovery failed: {type(error).__name__}")
     known.stamp(verb="discover", connector=connector.name, type=connector.type)
-    return Failed(connector=connector, resource_type=resource_type, unit=unit, error=known, took=took, cost=cost)
+    return Failed(
+        connector=connector, resource_type=resource_type, unit=unit, error=known, took=took, cost=cost or Cost()
+    )
