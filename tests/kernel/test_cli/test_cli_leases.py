@@ -280,7 +280,7 @@ def test_it_asks_on_a_terminal(cli, wide, asked) -> None:
         (("list", "--connector", "onne"), "did you mean 'one'?"),
         (("list", "--state", "gone"), "'gone' is not one of"),
         (("list", "--state", "active", "--all"), "give one of them"),
-        (("show", "1234"), "no lease is named '1234'"),
+        (("show", "1234"), "'1234' is too short for a lease; give 8 characters"),
         (("show",), "Missing argument"),
         (("renew", "00000000-no"), "no lease is named"),
         (("rvoke",), "did you mean 'revoke'?"),

@@ -30,10 +30,11 @@ async def find(desk: Desk, lease: str) -> Lease:
     Raises:
         UnknownLease: there is none, or more than one.
     """
-    if len(lease) >= ID_PREFIX_LENGTH:
-        found = await desk.books.ledger.leases(lease=lease)
-        if len(found) == 1:
-            return _seen(desk, found[0])
+    if lease and len(lease) < ID_PREFIX_LENGTH:
+        raise UnknownLease(f"{lease!r} is too short for a lease; give {ID_PREFIX_LENGTH} characters of its id or more")
+    found = await desk.books.ledger.leases(lease=lease) if lease else ()
+    if len(found) == 1:
+        return _seen(desk, found[0])
     raise UnknownLease(f"no lease is named {lease!r}; see: mooring lease list")
 
 
