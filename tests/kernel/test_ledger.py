@@ -188,8 +188,13 @@ async def test_only_leases_that_are_over_and_long_ended_are_forgotten(ledger: Le
         ("UPDATE leases SET state = 'odd'", "leases"),
         ("UPDATE leases SET issued_at = 'then'", "leases"),
         ("UPDATE leases SET error = CAST(x'ff' AS TEXT)", "leases"),
+        ("UPDATE leases SET expires_at = '2026-01-01T00:00:00'", "leases"),  # of no zone
+        ("UPDATE leases SET ttl = 9e99", "leases"),
+        (f"UPDATE leases SET undo = '{'[' * 5000}'", "leases"),
         ("UPDATE holders SET first_at = ''", "leases"),
         ("UPDATE events SET body = '{'", "events"),
+        ("UPDATE events SET body = '5'", "events"),
+        ("UPDATE events SET at = 'then'", "events"),
     ],
 )
 async def test_a_damaged_record_is_one_error(tmp_path: Path, damage: str, read: str) -> None:
@@ -199,6 +204,39 @@ async def test_a_damaged_record_is_one_error(tmp_path: Path, damage: str, read: 
             other.execute(damage)
         with pytest.raises(StoreCorrupt, match="restore a backup"):
             await (store.ledger.leases() if read == "leases" else store.ledger.events(after=0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("UPDATE leases SET undo = 'x' WHERE id = 'lease-2'", "lease 'lease-2'"),
+        ("UPDATE leases SET error = CAST(x'ff' AS TEXT) WHERE id = 'lease-2'", "lease 'lease-2'"),
+        ("UPDATE leases SET id = CAST(x'6cff' AS TEXT) WHERE id = 'lease-2'", "lease 'l\N{REPLACEMENT CHARACTER}'"),
+        ("UPDATE holders SET last_at = 'then' WHERE lease = 'lease-2'", "holder of lease 'lease-2'"),
+        ("UPDATE audit SET body = x'ff' WHERE seq = 2", "audit entry 2"),
+        ("UPDATE audit SET body = CAST('{}' AS BLOB) WHERE seq = 2", "audit entry 2"),
+        ("UPDATE events SET at = '2026-01-01' WHERE seq = 2", "event 2"),
+    ],
+)
+async def test_which_record_is_damaged_is_told(tmp_path: Path, damage: str, told: str) -> None:
+    async with open_sqlite(tmp_path / "mooring.db") as store:
+        for number in (1, 2, 3):
+            one = lease(f"lease-{number}")
+            await record(
+                store.ledger, leases=(one,), holders=((one.id, holder()),), audit=(audit(),), events=(event(),)
+            )
+        assert await store.ledger.damaged() == []
+        with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as other:
+            other.execute(damage)
+        assert await store.ledger.damaged() == [f"the record of {told} is damaged; restore a backup"]
+
+
+async def test_of_very_many_damaged_records_some_are_told(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "mooring.db") as store:
+        await record(store.ledger, audit=tuple(audit() for _ in range(2 * _ledger.MOST_TOLD)))
+        with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as other:
+            other.execute("UPDATE audit SET body = x''")
+        assert len(await store.ledger.damaged()) == _ledger.MOST_TOLD + 1
 
 
 async def test_what_is_out_of_bounds_is_one_error(tmp_path: Path) -> None:

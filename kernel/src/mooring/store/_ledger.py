@@ -11,7 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,10 @@ SELECT_LEASES: Final = (
     "'count', count)) FROM (SELECT * FROM holders WHERE lease = leases.id ORDER BY first_at, consumer)) "
     "FROM leases"
 )
+MOST_TOLD: Final = 100
+"""So many damaged records are told of."""
+DAMAGE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""What comes of a record that nobody of ours has written so."""
 FIRST_LINK: Final = b"\0" * 32
 """What the first link of the audit chain is linked to."""
 
@@ -78,6 +82,24 @@ class SqliteLedger:
     async def record(self, batch: Sequence[Entries], sign: Sign) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
         return await self._run(lambda connection: _record(connection, batch, sign))
+
+    async def damaged(self) -> Sequence[str]:
+        """See `Ledger.damaged`."""
+        return await self._run(lambda _: self._look())
+
+    def _look(self) -> Sequence[str]:
+        problems: list[str] = []
+        with closing(self._connect()) as connection:
+            connection.text_factory = _text_or_bytes
+            for kind, statement, parse in RECORDS:
+                for row in connection.execute(statement):
+                    try:
+                        parse(row)
+                    except DAMAGE:
+                        problems.append(f"the record of {kind} {_shown(row[0])} is damaged; restore a backup")
+                    if len(problems) >= MOST_TOLD:
+                        return [*problems, "and perhaps more"]
+        return problems
 
     async def probe(self) -> None:
         """See `Ledger.probe`."""
@@ -123,7 +145,7 @@ class SqliteLedger:
         where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
         return await self._run(
             lambda one: [
-                self._lease(row)
+                self._sound(lease_in, row)
                 for row in one.execute(f"{SELECT_LEASES}{where} ORDER BY issued_at, id", values).fetchall()
             ]
         )
@@ -143,16 +165,7 @@ class SqliteLedger:
         """See `Ledger.events`."""
         statement = "SELECT seq, at, event, connector_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = await self._run(lambda one: one.execute(statement, (after, most)).fetchall())
-        return [
-            Logged(
-                seq=row[0],
-                at=datetime.fromisoformat(row[1]),
-                event=row[2],
-                connector_id=row[3],
-                body=self._json(row[4]),
-            )
-            for row in rows
-        ]
+        return [self._sound(event_in, row) for row in rows]
 
     async def last_event(self) -> int:
         """See `Ledger.last_event`."""
@@ -213,26 +226,61 @@ class SqliteLedger:
             self._connection.execute("PRAGMA busy_timeout = 5")
         return self._connection
 
-    def _lease(self, row: Sequence[Any]) -> Lease:
-        values = dict(zip(FIELDS, row, strict=False))
-        values["narrowed"] = bool(values["narrowed"])
-        values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
+    def _sound(self, parse: Callable[[Sequence[Any]], T], row: Sequence[Any]) -> T:
         try:
-            values["undo"], values["holders"] = self._json(values["undo"]), HOLDERS.decode(row[-1])
-            return msgspec.convert(values, Lease)
-        except (msgspec.MsgspecError, ValueError, TypeError):
-            pass
-        raise self._damaged()
-
-    def _json(self, text: str) -> Any:
-        try:
-            return msgspec.json.decode(text)
-        except msgspec.MsgspecError:
+            return parse(row)
+        except DAMAGE:
             pass
         raise self._damaged()
 
     def _damaged(self) -> StoreCorrupt:
         return StoreCorrupt(f"a record of leases, audit or events in {self._path} is damaged; restore a backup")
+
+
+def lease_in(row: Sequence[Any]) -> Lease:
+    """The lease in a row of `FIELDS` and its holders in JSON; `DAMAGE` of what cannot be read, here and below."""
+    values = dict(zip(FIELDS, row, strict=False))
+    values["narrowed"] = bool(values["narrowed"])
+    values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
+    values["undo"], values["holders"] = msgspec.json.decode(values["undo"]), HOLDERS.decode(row[-1])
+    return msgspec.convert(values, Lease)
+
+
+def holder_in(row: Sequence[Any]) -> Holder:
+    """The holder in a row that begins with its lease."""
+    return msgspec.convert(dict(zip(Holder.__struct_fields__, row[1:], strict=True)), Holder)
+
+
+def event_in(row: Sequence[Any]) -> Logged:
+    """The event in a row."""
+    values = dict(zip(Logged.__struct_fields__, row, strict=True))
+    return msgspec.convert(values | {"body": msgspec.json.decode(values["body"])}, Logged)
+
+
+def entry_in(body: bytes) -> AuditEntry:
+    """The audit entry that was stored so."""
+    return msgspec.json.decode(body, type=AuditEntry)
+
+
+RECORDS: Final[tuple[tuple[str, str, Callable[[Sequence[Any]], object]], ...]] = (
+    ("lease", f"SELECT {', '.join(FIELDS)}, '[]' FROM leases", lease_in),  # noqa: S608  our own words
+    ("holder of lease", "SELECT lease, consumer, first_at, last_at, count FROM holders", holder_in),
+    ("audit entry", "SELECT seq, body FROM audit", lambda row: entry_in(row[1])),
+    ("event", "SELECT seq, at, event, connector_id, body FROM events", event_in),
+)
+"""What there is to read, each row by itself; the first column is its name."""
+
+
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    """Text; what is none stays bytes, which no field takes."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _shown(name: str | bytes | int) -> str:
+    return repr(name.decode(errors="replace") if isinstance(name, bytes) else name)
 
 
 def link(before: bytes, body: bytes) -> bytes:

@@ -88,6 +88,10 @@ class MemoryLedger:
             holder = msgspec.structs.replace(known, last_at=last, count=known.count + holder.count)
         holders[holder.consumer] = holder
 
+    async def damaged(self) -> Sequence[str]:
+        """See `Ledger.damaged`."""
+        return ()
+
     async def probe(self) -> None:
         """See `Ledger.probe`."""
 

@@ -73,6 +73,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def damaged(self) -> Sequence[str]:
+        """What records cannot be read, in sentences that name each; nothing if all can."""
+        ...
+
     async def probe(self) -> None:
         """Write what changes nothing, to find out whether a record could be written now; need not be durable."""
         ...
