@@ -123,6 +123,27 @@ TARGETS: dict[str, Target] = {
         ),
         slow=True,
     ),
+    "recorded-row": Target(
+        parsers=tuple(f"mooring.store._ledger:{name}" for name in ("lease_in", "holder_in", "event_in")),
+        inputs=kernel.RECORD_ROWS,
+        check=kernel.check_record,
+        seeds=(
+            ("leases", {}),
+            ("leases", {"ttl": 9e99}),
+            ("leases", {"undo": "[" * 5000}),
+            ("leases", {"expires_at": "2026-01-01T00:00:00"}),
+            ("events", {"at": "then"}),
+            ("events", {"body": '{"a": ' + "[" * 5000}),
+        ),
+        slow=True,
+    ),
+    "audit-entry": Target(
+        parsers=("mooring.store._ledger:entry_in",),
+        inputs=kernel.ENTRIES,
+        check=kernel.check_entry,
+        seeds=(b'{"a": ' + b"[" * 5000,),
+        large=lambda text: kernel.msgspec.json.encode(kernel.ENTRY | {"consumer": text}),
+    ),
     "mountinfo": Target(
         parsers=("mooring.store._files:file_system",),
         inputs=kernel.MOUNTINFO,
