@@ -34,7 +34,6 @@ ALLOWED = {
     ("store._schema", "SEALED"): "a decoder, which keeps nothing",
     ("store._ledger", "HOLDERS"): "a decoder, which keeps nothing",
     ("store._ledger", "NEW_HOLDER"): "a string: `format` makes no other",
-    ("store._ledger", "USED"): "a string: `format` makes no other",
     ("testing._example", "example"): "an object without state, for the examples in docstrings",
     ("testing._powered", "powered"): "an object without state, for the examples in docstrings",
     ("testing._powered", "system"): "an object without state, for the examples in docstrings",

@@ -95,6 +95,27 @@ async def test_a_repeat_is_added_to_what_is_stored(ledger: Ledger) -> None:
     assert found.holders == (Holder(consumer="ann", first_at=NOW, last_at=NOW + HOUR, count=6),)
 
 
+async def test_who_is_a_holder_no_more_is_told_and_is_one_anew_only_by_a_new_hand_out(ledger: Ledger) -> None:
+    holders = (("lease-1", holder(count=4)), ("lease-1", holder("bob")))
+    await record(ledger, leases=(lease(),), holders=holders)
+    await record(ledger, gone=(("lease-1", "ann"), ("lease-1", "nobody"), ("nothing", "ann")))
+    await record(ledger, uses=(("lease-1", holder(count=3)),))  # of before, written late
+    (found,) = await ledger.leases()
+    assert [one.consumer for one in found.holders] == ["bob"]
+    assert list(await ledger.parted()) == [("lease-1", "ann")]
+    assert await ledger.leases(consumer="ann") == []
+
+    await record(ledger, holders=(("lease-1", holder(at=NOW + HOUR)),))
+    (found,) = await ledger.leases(consumer="ann")
+    assert set(found.holders) == {holder("bob"), holder(at=NOW + HOUR)}
+    assert list(await ledger.parted()) == []
+
+    await record(ledger, gone=(("lease-1", "ann"),))
+    await record(ledger, leases=(lease(state="expired"),))
+    assert await ledger.prune(NOW + HOUR) == 1
+    assert list(await ledger.parted()) == []
+
+
 @pytest.mark.parametrize("state", ["released", "revoking", "irrevocable", "revoked", "expired"])
 async def test_what_is_not_active_gets_no_holder(ledger: Ledger, state: str) -> None:
     await record(ledger, leases=(lease(state=state),))

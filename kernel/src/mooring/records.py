@@ -127,7 +127,7 @@ class Entries(Struct):
     holders: tuple[tuple[str, Holder], ...] = ()
     """By lease, which must be active; `count` is added to what is stored."""
     uses: tuple[tuple[str, Holder], ...] = ()
-    """The same of hand-outs that were made; dropped where the lease is known no more."""
+    """The same of hand-outs that were made; dropped where the lease is known no more, or taken from that consumer."""
     gone: tuple[tuple[str, str], ...] = ()
     """Consumers that are holders of a lease no more."""
     audit: tuple[AuditEntry, ...] = ()

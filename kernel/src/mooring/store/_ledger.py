@@ -49,16 +49,17 @@ UPSERT_LEASE: Final = (
 )
 UPSERT_HOLDER: Final = (
     "INSERT INTO holders (lease, consumer, first_at, last_at, count) SELECT id, ?, ?, ?, ? FROM leases WHERE id = ?{} "
-    "ON CONFLICT (lease, consumer) DO UPDATE SET last_at = max(last_at, excluded.last_at), "
-    "count = count + excluded.count"
+    "ON CONFLICT (lease, consumer) DO UPDATE SET first_at = iif(count, first_at, excluded.first_at), "
+    "last_at = max(last_at, excluded.last_at), count = count + excluded.count"
 )
+"""A holder of count 0 is one no more."""
 NEW_HOLDER: Final = UPSERT_HOLDER.format(" AND state = 'active'")
-USED: Final = UPSERT_HOLDER.format("")
+USED: Final = f"{UPSERT_HOLDER.format('')} WHERE count"
 HOLDERS: Final = msgspec.json.Decoder(tuple[Holder, ...])
 SELECT_LEASES: Final = (
     f"SELECT {', '.join(FIELDS)}, "  # noqa: S608  our own words
     "(SELECT json_group_array(json_object('consumer', consumer, 'first_at', first_at, 'last_at', last_at, "
-    "'count', count)) FROM (SELECT * FROM holders WHERE lease = leases.id ORDER BY first_at, consumer)) "
+    "'count', count)) FROM (SELECT * FROM holders WHERE lease = leases.id AND count ORDER BY first_at, consumer)) "
     "FROM leases"
 )
 MOST_TOLD: Final = 100
@@ -132,7 +133,7 @@ class SqliteLedger:
             ("id >= ?1 AND id < ?1 || char(1114111)", lease),
             ("connector_id = ?1", connector_id),
             ("resource_id >= ?1 AND resource_id < ?1 || char(1114111)", resource),
-            ("id IN (SELECT lease FROM holders WHERE consumer = ?1)", consumer),
+            ("id IN (SELECT lease FROM holders WHERE consumer = ?1 AND count)", consumer),
             ("expires_at <= ?1", ended and _text(ended)),
         ):
             if given is not None:
@@ -148,6 +149,12 @@ class SqliteLedger:
                 self._sound(lease_in, row)
                 for row in one.execute(f"{SELECT_LEASES}{where} ORDER BY issued_at, id", values).fetchall()
             ]
+        )
+
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """See `Ledger.parted`."""
+        return await self._run(
+            lambda one: one.execute("SELECT lease, consumer FROM holders WHERE count = 0").fetchall()
         )
 
     async def prune(self, ended: datetime) -> int:
@@ -351,7 +358,7 @@ def _write(connection: sqlite3.Connection, entries: Entries, seq: int, digest: b
             values = (one.consumer, _text(one.first_at), _text(one.last_at), one.count, lease_id)
             if not connection.execute(statement, values).rowcount and statement is NEW_HOLDER:
                 raise StoreConflict(f"lease {lease_id} was taken back")
-    connection.executemany("DELETE FROM holders WHERE lease = ? AND consumer = ?", entries.gone)
+    connection.executemany("UPDATE holders SET count = 0 WHERE lease = ? AND consumer = ?", entries.gone)
     for entry in entries.audit:
         body = body_of(entry)
         seq, digest = seq + 1, link(digest, body)

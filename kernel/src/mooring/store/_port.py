@@ -103,6 +103,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """Leases, and consumers that are holders of them no more."""
+        ...
+
     async def prune(self, ended: datetime) -> int:
         """Remove leases that are over and had ended by then; how many."""
         ...
@@ -191,7 +195,10 @@ class Store(Protocol):
         ...
 
     async def changes(self) -> int:
-        """A number that differs from the last one if anybody has changed a connector, or taken back a lease, since."""
+        """A number that differs from the last one if since then anybody has changed a connector, or taken back a lease.
+
+        Also if it was taken from one of several holders.
+        """
         ...
 
     async def keys(self) -> Sequence[KeyRecord]:
