@@ -50,6 +50,7 @@ TARGETS: dict[str, Target] = {
     "config": Target(
         parsers=(
             "mooring.types:build_config",
+            "mooring.types:_build",
             "mooring.types:_decode",
             "mooring.types:_malformed",
             "mooring.types:_plain",
@@ -430,7 +431,11 @@ TARGETS: dict[str, Target] = {
         large=str,
     ),
     "kubernetes-settings": Target(
-        parsers=("mooring_kubernetes.formats:check_server", "mooring_kubernetes.formats:_fits"),
+        parsers=(
+            "mooring_kubernetes.formats:check_server",
+            "mooring_kubernetes.formats:_fits",
+            "mooring_kubernetes.way:endpoint_of",
+        ),
         inputs=kubernetes.settings_of(),
         check=kubernetes.check_settings,
         large=lambda text: ("token", kubernetes.FIELDS | {"server": text, "token": text}),
