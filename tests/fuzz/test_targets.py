@@ -32,9 +32,9 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 ELSEWHERE: dict[str, str] = {
     # name: what tests it
     "mooring.testing._conformance:ConnectorConformance.test_describing_loads_no_sdk": "it reads what it has written",
+    "mooring.cli._audit:verify": "tests/kernel/test_cli/test_cli_audit.py: what is no digest",
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
     "mooring.broker._audit:read": "tests/kernel/test_audit.py: entries that were changed",
-    "mooring.cli._audit:verify": "tests/kernel/test_cli/test_cli_audit.py: digests that are none",
     "mooring_kubernetes.way:endpoint_of": "tests/plugins/kubernetes/test_settings.py",
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
     "mooring.testing._conformance:ConnectorConformance.test_the_endpoint_is_pure": "it reads what it has written",

@@ -363,6 +363,47 @@ async def test_another_broker_serves_what_was_taken_back_for_no_second_more(tmp_
             assert (await four.issue("mine", **A)).lease != latest
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("kept", ["memory", "file"])
+async def test_a_share_that_was_taken_back_is_a_hand_out_anew_in_every_process(kept, tmp_path):
+    clock, vendor, settings = ManualClock(), Fake(), Settings(home=tmp_path)
+    async with AsyncExitStack() as stack:
+
+        async def another(vault=None) -> m.Broker:
+            """With a connection of its own, as in another process."""
+            store = memory if kept == "memory" else await stack.enter_async_context(open_sqlite(tmp_path / "db"))
+            shared = {"store": store, "clock": clock, "settings": settings, "share_cache": True}
+            return await stack.enter_async_context(memory_broker(vendor, **shared, vault=vault))
+
+        memory = MemoryStore()
+        one = await another()
+        two = await another(one._desk.vault)
+        await register(one)
+        for broker in (one, two):
+            for consumer in ("ann", "bob"):
+                issued = await broker.issue("mine", **A, consumer=consumer)
+        await two._desk.books.flush()
+        two._desk.books.used((issued.lease, "ann"))
+        await one.revoke(consumer="ann")
+        await two._desk.books.flush()  # what was counted before is no hand-out after
+        clock.advance(timedelta(seconds=0.6))
+        (lease,) = await one.leases()
+        assert [holder.consumer for holder in lease.holders] == ["bob"]
+
+        assert two.peek("mine", **A, consumer="ann") is None
+        again = [await two.issue("mine", **A, consumer=consumer) for consumer in ("ann", "ann", "bob")]
+        assert {given.lease for given in again} == {issued.lease}
+        lines = [(line.entry.action, line.entry.consumer) async for line in one.audit()][1:]
+        first = [("issue", "ann"), ("issue", "bob")]
+        assert lines == [*first, *first, ("release", "ann"), ("issue", "ann")]
+        (lease,) = await two.leases()
+        assert {holder.consumer: holder.count for holder in lease.holders} == {"ann": 2, "bob": 3}
+
+        await one.revoke(issued.lease)
+        clock.advance(timedelta(seconds=0.6))
+        assert (await two.issue("mine", **A, consumer="ann")).lease != issued.lease
+
+
 # -- writing together
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from mooring.types import Access, Struct
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""Aware; in UTC where it is ours."""
 
 Revocation = Literal["real", "role-wide", "none"]
 """What taking credentials back means where they came from.
@@ -28,8 +33,8 @@ class Holder(Struct):
     """A consumer that was handed the credentials of a lease."""
 
     consumer: str
-    first_at: datetime
-    last_at: datetime
+    first_at: Instant
+    last_at: Instant
     count: int = 1
     """How many times; repeats are written within a second."""
 
@@ -45,8 +50,8 @@ class Lease(Struct):
     resource_type: str
     resource_id: str | None
     access: Access
-    issued_at: datetime
-    expires_at: datetime | None
+    issued_at: Instant
+    expires_at: Instant | None
     """None: they do not end by themselves."""
     narrowed: bool
     revocation: Revocation
@@ -65,7 +70,7 @@ class Lease(Struct):
 class AuditEntry(Struct):
     """One line of the audit log: who did what, to what, and with what result."""
 
-    at: datetime
+    at: Instant
     action: str
     """Such as `issue`, `register`, `revoke`."""
     consumer: str
@@ -110,7 +115,7 @@ class Logged(Struct):
     """An event in the numbered event log."""
 
     seq: int
-    at: datetime
+    at: Instant
     event: str
     """Its name, such as `CredentialsIssued`."""
     connector_id: str
@@ -126,7 +131,7 @@ class Entries(Struct):
     holders: tuple[tuple[str, Holder], ...] = ()
     """By lease, which must be active; `count` is added to what is stored."""
     uses: tuple[tuple[str, Holder], ...] = ()
-    """The same of hand-outs that were made; dropped where the lease is known no more."""
+    """The same of hand-outs that were made; dropped where the lease is known no more, or taken from that consumer."""
     gone: tuple[tuple[str, str], ...] = ()
     """Consumers that are holders of a lease no more."""
     audit: tuple[AuditEntry, ...] = ()

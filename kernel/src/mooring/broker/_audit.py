@@ -5,13 +5,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncGenerator
 
-import msgspec
-
 from mooring.broker._books import PURPOSE
 from mooring.broker._desk import Desk
 from mooring.errors import VaultError
 from mooring.records import Audited, AuditEntry, Sealing
-from mooring.store import FIRST_LINK, LOST_LINK, link, seal_text
+from mooring.store import DAMAGE, FIRST_LINK, LOST_LINK, entry_in, link, seal_text
 from mooring.types import Secret, Struct
 
 PAGE = 1000
@@ -40,9 +38,10 @@ async def read(desk: Desk, *, after: int = 0) -> AsyncGenerator[AuditLine, None]
     """The entries with greater numbers, in order; those that are damaged are left to `verify`."""
     async for one in _links(desk, after):
         try:
-            yield AuditLine(seq=one.seq, entry=msgspec.json.decode(one.body, type=AuditEntry))
-        except msgspec.MsgspecError:
+            entry = entry_in(one.body)
+        except DAMAGE:
             continue
+        yield AuditLine(seq=one.seq, entry=entry)
 
 
 async def verify(desk: Desk, *, expected: str | None = None) -> AuditReport:

@@ -11,7 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ import msgspec
 from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreCorrupt, StoreUnavailable
 from mooring.records import Audited, AuditEntry, Entries, Holder, Lease, LeaseState, Logged, Sealing
 from mooring.store._files import translate
-from mooring.types import instant
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,21 +50,23 @@ UPSERT_LEASE: Final = (
 )
 UPSERT_HOLDER: Final = (
     "INSERT INTO holders (lease, consumer, first_at, last_at, count) SELECT id, ?, ?, ?, ? FROM leases WHERE id = ?{} "
-    "ON CONFLICT (lease, consumer) DO UPDATE SET last_at = max(last_at, excluded.last_at), "
-    "count = count + excluded.count"
+    "ON CONFLICT (lease, consumer) DO UPDATE SET first_at = iif(count, first_at, excluded.first_at), "
+    "last_at = max(last_at, excluded.last_at), count = count + excluded.count"
 )
+"""A holder of count 0 is one no more."""
 NEW_HOLDER: Final = UPSERT_HOLDER.format(" AND state = 'active'")
-USED: Final = UPSERT_HOLDER.format("")
+USED: Final = f"{UPSERT_HOLDER.format('')} WHERE count"
 HOLDERS: Final = msgspec.json.Decoder(tuple[Holder, ...])
-BODY: Final = msgspec.json.Decoder(dict[str, Any])
-UNREADABLE: Final = (msgspec.MsgspecError, MooringError, ValueError, TypeError, OverflowError, RecursionError)
-"""What a record raises that somebody else has written."""
 SELECT_LEASES: Final = (
     f"SELECT {', '.join(FIELDS)}, "  # noqa: S608  our own words
     "(SELECT json_group_array(json_object('consumer', consumer, 'first_at', first_at, 'last_at', last_at, "
-    "'count', count)) FROM (SELECT * FROM holders WHERE lease = leases.id ORDER BY first_at, consumer)) "
+    "'count', count)) FROM (SELECT * FROM holders WHERE lease = leases.id AND count ORDER BY first_at, consumer)) "
     "FROM leases"
 )
+MOST_TOLD: Final = 100
+"""So many damaged records are told of."""
+DAMAGE: Final = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""What comes of a record that nobody of ours has written so."""
 FIRST_LINK: Final = b"\0" * 32
 """What the first link of the audit chain is linked to."""
 LOST_LINK: Final = b"\1" * 32
@@ -85,6 +86,24 @@ class SqliteLedger:
     async def record(self, batch: Sequence[Entries], sign: Sign, signed: Signed) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
         return await self._run(lambda connection: _record(connection, batch, sign, signed))
+
+    async def damaged(self) -> Sequence[str]:
+        """See `Ledger.damaged`."""
+        return await self._run(lambda _: self._look())
+
+    def _look(self) -> Sequence[str]:
+        problems: list[str] = []
+        with closing(self._connect()) as connection:
+            connection.text_factory = _text_or_bytes
+            for kind, statement, parse in RECORDS:
+                for row in connection.execute(statement):
+                    try:
+                        parse(row)
+                    except DAMAGE:
+                        problems.append(f"the record of {kind} {_shown(row[0])} is damaged; restore a backup")
+                    if len(problems) >= MOST_TOLD:
+                        return [*problems, "and perhaps more"]
+        return problems
 
     async def probe(self) -> None:
         """See `Ledger.probe`."""
@@ -117,7 +136,7 @@ class SqliteLedger:
             ("id >= ?1 AND id < ?1 || char(1114111)", lease),
             ("connector_id = ?1", connector_id),
             ("resource_id >= ?1 AND resource_id < ?1 || char(1114111)", resource),
-            ("id IN (SELECT lease FROM holders WHERE consumer = ?1)", consumer),
+            ("id IN (SELECT lease FROM holders WHERE consumer = ?1 AND count)", consumer),
             ("expires_at <= ?1", ended and _text(ended)),
         ):
             if given is not None:
@@ -130,9 +149,15 @@ class SqliteLedger:
         where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
         return await self._run(
             lambda one: [
-                self._lease(row)
+                self._sound(lease_in, row)
                 for row in one.execute(f"{SELECT_LEASES}{where} ORDER BY issued_at, id", values).fetchall()
             ]
+        )
+
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """See `Ledger.parted`."""
+        return await self._run(
+            lambda one: one.execute("SELECT lease, consumer FROM holders WHERE count = 0").fetchall()
         )
 
     async def prune(self, ended: datetime) -> int:
@@ -150,7 +175,7 @@ class SqliteLedger:
         """See `Ledger.events`."""
         statement = "SELECT seq, at, event, connector_id, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = await self._run(lambda one: one.execute(statement, (after, most)).fetchall())
-        return [self._logged(row) for row in rows]
+        return [self._sound(event_in, row) for row in rows]
 
     async def last_event(self) -> int:
         """See `Ledger.last_event`."""
@@ -209,24 +234,61 @@ class SqliteLedger:
             self._connection.execute("PRAGMA busy_timeout = 5")
         return self._connection
 
-    def _lease(self, row: Sequence[Any]) -> Lease:
-        values = dict(zip(FIELDS, row, strict=False))
-        with suppress(*UNREADABLE):
-            values["narrowed"] = bool(values["narrowed"])
-            values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
-            values["undo"], values["holders"] = msgspec.json.decode(values["undo"]), HOLDERS.decode(row[-1])
-            return msgspec.convert(values, Lease)
-        raise self._damaged()
-
-    def _logged(self, row: Sequence[Any]) -> Logged:
-        seq, at, event, connector_id, body = row
-        with suppress(*UNREADABLE):
-            body = BODY.decode(body)
-            return Logged(seq=seq, at=instant(at), event=event, connector_id=connector_id, body=body)
+    def _sound(self, parse: Callable[[Sequence[Any]], T], row: Sequence[Any]) -> T:
+        try:
+            return parse(row)
+        except DAMAGE:
+            pass
         raise self._damaged()
 
     def _damaged(self) -> StoreCorrupt:
         return StoreCorrupt(f"a record of leases, audit or events in {self._path} is damaged; restore a backup")
+
+
+def lease_in(row: Sequence[Any]) -> Lease:
+    """The lease in a row of `FIELDS` and its holders in JSON; `DAMAGE` of what cannot be read, here and below."""
+    values = dict(zip(FIELDS, row, strict=False))
+    values["narrowed"] = bool(values["narrowed"])
+    values["ttl"] = None if values["ttl"] is None else timedelta(seconds=values["ttl"])
+    values["undo"], values["holders"] = msgspec.json.decode(values["undo"]), HOLDERS.decode(row[-1])
+    return msgspec.convert(values, Lease)
+
+
+def holder_in(row: Sequence[Any]) -> Holder:
+    """The holder in a row that begins with its lease."""
+    return msgspec.convert(dict(zip(Holder.__struct_fields__, row[1:], strict=True)), Holder)
+
+
+def event_in(row: Sequence[Any]) -> Logged:
+    """The event in a row."""
+    values = dict(zip(Logged.__struct_fields__, row, strict=True))
+    return msgspec.convert(values | {"body": msgspec.json.decode(values["body"])}, Logged)
+
+
+def entry_in(body: bytes) -> AuditEntry:
+    """The audit entry that was stored so."""
+    return msgspec.json.decode(body, type=AuditEntry)
+
+
+RECORDS: Final[tuple[tuple[str, str, Callable[[Sequence[Any]], object]], ...]] = (
+    ("lease", f"SELECT {', '.join(FIELDS)}, '[]' FROM leases", lease_in),  # noqa: S608  our own words
+    ("holder of lease", "SELECT lease, consumer, first_at, last_at, count FROM holders", holder_in),
+    ("audit entry", "SELECT seq, body FROM audit", lambda row: entry_in(row[1])),
+    ("event", "SELECT seq, at, event, connector_id, body FROM events", event_in),
+)
+"""What there is to read, each row by itself; the first column is its name."""
+
+
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    """Text; what is none stays bytes, which no field takes."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _shown(name: str | bytes | int) -> str:
+    return repr(name.decode(errors="replace") if isinstance(name, bytes) else name)
 
 
 def link(before: bytes, body: bytes) -> bytes:
@@ -318,7 +380,7 @@ def _write(connection: sqlite3.Connection, entries: Entries, seq: int, digest: b
             values = (one.consumer, _text(one.first_at), _text(one.last_at), one.count, lease_id)
             if not connection.execute(statement, values).rowcount and statement is NEW_HOLDER:
                 raise StoreConflict(f"lease {lease_id} was taken back")
-    connection.executemany("DELETE FROM holders WHERE lease = ? AND consumer = ?", entries.gone)
+    connection.executemany("UPDATE holders SET count = 0 WHERE lease = ? AND consumer = ?", entries.gone)
     for entry in entries.audit:
         body = body_of(entry)
         seq, digest = seq + 1, link(digest, body)

@@ -78,6 +78,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def damaged(self) -> Sequence[str]:
+        """What records cannot be read, in sentences that name each; nothing if all can."""
+        ...
+
     async def probe(self) -> None:
         """Write what changes nothing, to find out whether a record could be written now; need not be durable."""
         ...
@@ -102,6 +106,10 @@ class Ledger(Protocol):
             states: in one of these states.
             ended: whose credentials had ended by then.
         """
+        ...
+
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """Leases, and consumers that are holders of them no more."""
         ...
 
     async def prune(self, ended: datetime) -> int:
@@ -192,7 +200,10 @@ class Store(Protocol):
         ...
 
     async def changes(self) -> int:
-        """A number that differs from the last one if anybody has changed a connector, or taken back a lease, since."""
+        """A number that differs from the last one if since then anybody has changed a connector, or taken back a lease.
+
+        Also if it was taken from one of several holders.
+        """
         ...
 
     async def keys(self) -> Sequence[KeyRecord]:

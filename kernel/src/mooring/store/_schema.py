@@ -124,6 +124,8 @@ MIGRATIONS: Final = (
     CREATE TRIGGER withdrawn AFTER UPDATE OF state ON leases
         WHEN new.state <> old.state AND new.state NOT IN ('active', 'expired')
         BEGIN UPDATE revision SET number = random(); END;
+    CREATE TRIGGER parted AFTER UPDATE OF count ON holders WHEN new.count = 0
+        BEGIN UPDATE revision SET number = random(); END;
     """,
 )
 """One script a schema version. A store of version n has run the first n; never edit one that was released."""
