@@ -139,9 +139,7 @@ class KubernetesSession:
         async with limits.slot(*labels):
             return await work()
 
-    async def _asked(
-        self, server: str, call: str, method: str, path: str, body: Any, names: dict[str, str]
-    ) -> Answer:
+    async def _asked(self, server: str, call: str, method: str, path: str, body: Any, names: dict[str, str]) -> Answer:
         problem: m.MooringError
         try:
             answer = await self._sent(call, method, path, body, names)
