@@ -77,6 +77,19 @@ def check_instant(value: Any) -> None:
     assert instant(found.isoformat()) == found
 
 
+LIMITS = near(
+    ["aws-ecr.rate=5, vendor.at_once=none", "a.b.burst=3,", "x.rate=1e3"], ["none", "inf", "nan", "=", ".", ","]
+)
+
+
+@outcome
+def check_limits(value: str) -> None:
+    for fields in taken(lambda: parse_limits(value), InvalidConfig).values():
+        assert fields
+        assert all(number is None or 0 < number < float("inf") for number in fields.values())
+        assert fields.get("burst", 1) is not None
+
+
 @outcome
 def check_secret(value: Any) -> None:
     found = taken(lambda: Secret(value), TypeError, ValueError)
