@@ -291,8 +291,8 @@ def settings() -> Iterator[str]:
     yield table(("Variable", "Meaning"), more)
     yield "## Limits of every vendor"
     yield (
-        "Beside what each connector type declares (see its page); how they work, and how `MOORING_LIMITS` changes them: "
-        "[limits](../how-to/limits.md)."
+        "Beside what each connector type declares (see its page); "
+        "how they work, and how `MOORING_LIMITS` changes them: [limits](../how-to/limits.md)."
     )
     yield _limits(limits.DEFAULTS)
     yield "## Files"

@@ -43,6 +43,7 @@ from mooring.errors import (
     WrongKey,
 )
 from mooring.http import Http
+from mooring.limits import parse_limits
 from mooring.masking import Masking
 from mooring.registry import bind
 from mooring.shelf import SealedShelf

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -471,7 +472,7 @@ def test_a_rate_is_halved_too_and_recovers() -> None:
 
     in_virtual_time(work)
     times = [time for time, _ in log.began]
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert max(gaps) > 0.15
     assert gaps[-10:] == pytest.approx([0.1] * 10)
 
@@ -743,13 +744,12 @@ def test_room_that_was_given_to_somebody_cancelled_goes_to_the_next() -> None:
 
     async def work() -> None:
         first = anyio.CancelScope()
-        async with anyio.create_task_group() as tasks:
-            async with log.limits.slot("aws"):
-                tasks.start_soon(doomed, first)
-                await trio.testing.wait_all_tasks_blocked()
-                tasks.start_soon(log.call, "next")
-                await trio.testing.wait_all_tasks_blocked()
-                first.cancel()
+        async with anyio.create_task_group() as tasks, log.limits.slot("aws"):
+            tasks.start_soon(doomed, first)
+            await trio.testing.wait_all_tasks_blocked()
+            tasks.start_soon(log.call, "next")
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel()
 
     assert in_virtual_time(work) == 0
     assert log.askers == ["next"]
@@ -777,7 +777,7 @@ def test_learning_the_same_again_changes_nothing_and_another_of_the_name_takes_i
 
 @pytest.mark.parametrize("rule", [{"per": ("vendor", "cloud")}, {"per": ("vendor",), "where": {"host": "x"}}])
 def test_a_limit_of_labels_that_there_are_none_is_the_plugins_fault(rule: dict[str, Any]) -> None:
-    with pytest.raises(BrokenPlugin, match="the limit 'mine' names '(cloud|host)', not one of: vendor, account"):
+    with pytest.raises(BrokenPlugin, match=r"the limit 'mine' names '(cloud|host)', not one of: vendor, account"):
         Limits().learn([Limit(name="mine", **rule)])
 
 
@@ -804,7 +804,7 @@ def test_what_a_configuration_says(text: str, changes: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_configuration_cannot_say(part: str) -> None:
-    with pytest.raises(InvalidConfig, match="malformed; write name.rate=5") as caught:
+    with pytest.raises(InvalidConfig, match="malformed; write name") as caught:
         parse_limits(f"vendor.rate=5, {part}")
     assert repr(part) in caught.value.message
     assert caught.value.field == "MOORING_LIMITS"
