@@ -397,7 +397,7 @@ def test_those_who_move_on_to_wait_elsewhere_keep_their_order() -> None:
     async def work() -> None:
         async with anyio.create_task_group() as tasks:
             for asker in "abcdef":
-                tasks.start_soon(log.call, asker, 0.0)
+                tasks.start_soon(log.call, asker, 0.5)
                 await trio.testing.wait_all_tasks_blocked()
 
     in_virtual_time(work)
