@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mooring import assembly, credentials, errors, events, hookspecs, registry, types
+from mooring import assembly, credentials, errors, events, hookspecs, limits, registry, types
 from mooring.cli._app import make_app
 from mooring.cli._edge import CODES, EXIT_CODES
 from mooring.cli._shells import formats_of
@@ -201,7 +201,7 @@ def hooks() -> Iterator[str]:
     for name, node in source.classes.items():
         if any(isinstance(base, ast.Name) and base.id == "Struct" for base in node.bases):
             yield from source.value(name)
-    for name in ("ConnectorType", "AuthMethod", "Lifetime", "ResourceType", "Resource", "Unit", "Identity"):
+    for name in ("ConnectorType", "AuthMethod", "Lifetime", "ResourceType", "Limit", "Resource", "Unit", "Identity"):
         yield from Source(types).value(name)
     for name in ("Credentials", "BearerToken", "KubernetesAccess", "RegistryLogin"):
         yield from Source(credentials).value(name)
@@ -291,6 +291,12 @@ def settings() -> Iterator[str]:
     more.append(("`MOORING_METRICS_PORT`, `MOORING_METRICS_HOST`", where))
     more.append(("`COLUMNS`", "How wide a terminal is. Counts on a terminal alone."))
     yield table(("Variable", "Meaning"), more)
+    yield "## Limits of every vendor"
+    yield (
+        "Beside what each connector type declares (see its page); "
+        "how they work, and how `MOORING_LIMITS` changes them: [limits](../how-to/limits.md)."
+    )
+    yield _limits(limits.DEFAULTS)
     yield "## Files"
     yield "The home folder is `MOORING_HOME`, or if that is unset:"
     yield table(("System", "Home folder"), [
@@ -370,10 +376,22 @@ def _actions(plugin: Any, resource_type: str, resource_id: str, access: types.Ac
     return sorted({action for statement in policy["Statement"] for action in statement["Action"]})
 
 
+def _limits(rules: Sequence[types.Limit]) -> str:
+    rows = []
+    for rule in rules:
+        where = items(f"{label}={pattern}" for label, pattern in rule.where.items())
+        rate = "" if rule.rate is None else f"{rule.rate:g}, {rule.burst} at a time"
+        rows.append((f"`{rule.name}`", ", ".join(rule.per), where, str(rule.at_once or ""), rate))
+    return table(("Limit", "For each", "Of calls with", "At once", "A second"), rows)
+
+
 def _connector_type(plugin: Any) -> Iterator[str]:
     kind = plugin.describe()
     yield f"# {kind.title or kind.name}"
     yield f"Connector type `{kind.name}`. {kind.description}"
+    if kind.limits:
+        yield "Its [limits](../../how-to/limits.md) on calls:"
+        yield _limits(kind.limits)
     yield f"Output formats of `mooring issue`: {items(('json', 'yaml', *formats_of(registry.bind(plugin))))}."
     yield "## Resource types"
     for reached in kind.resource_types:

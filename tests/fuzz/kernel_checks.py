@@ -43,6 +43,7 @@ from mooring.errors import (
     WrongKey,
 )
 from mooring.http import Http
+from mooring.limits import parse_limits
 from mooring.masking import Masking
 from mooring.registry import bind
 from mooring.shelf import SealedShelf
@@ -76,6 +77,19 @@ def check_instant(value: Any) -> None:
     found = taken(lambda: instant(value), InvalidConfig)
     assert found.tzinfo is UTC
     assert instant(found.isoformat()) == found
+
+
+LIMITS = near(
+    ["aws-ecr.rate=5, vendor.at_once=none", "a.b.burst=3,", "x.rate=1e3"], ["none", "inf", "nan", "=", ".", ","]
+)
+
+
+@outcome
+def check_limits(value: str) -> None:
+    for fields in taken(lambda: parse_limits(value), InvalidConfig).values():
+        assert fields
+        assert all(number is None or 0 < number < float("inf") for number in fields.values())
+        assert fields.get("burst", 1) is not None
 
 
 @outcome

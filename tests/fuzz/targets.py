@@ -41,6 +41,12 @@ TARGETS: dict[str, Target] = {
         check=kernel.check_instant,
         large=str,
     ),
+    "limits": Target(
+        parsers=("mooring.limits:parse_limits",),
+        inputs=kernel.LIMITS,
+        check=kernel.check_limits,
+        large=lambda text: f"{text}.rate={text}",
+    ),
     "secret": Target(
         parsers=("mooring.types:Secret.__init__",),
         inputs=near([CANARY]) | st.just(None) | st.binary(),

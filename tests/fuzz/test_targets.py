@@ -39,6 +39,8 @@ ELSEWHERE: dict[str, str] = {
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
     "mooring.testing._conformance:ConnectorConformance.test_the_endpoint_is_pure": "it reads what it has written",
     "mooring_aws.endpoints:host_of": "tests/plugins/aws/test_settings.py",
+    "mooring_aws.ids:account_of_session": "tests/plugins/aws/test_calls.py: whose keys a store says that it makes",
+    "mooring_docker.session:RegistrySession._get": "tests/plugins/docker/test_verify.py: how many calls remain",
     "mooring_aws.revoke:_time_of": "tests/plugins/aws/test_revoke.py: dates that cannot be",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
     "mooring_kubernetes.session:KubernetesSession.ask": "tests/plugins/kubernetes/test_session.py",

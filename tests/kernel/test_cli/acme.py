@@ -115,6 +115,7 @@ class Acme:
             ),
             credentials=(AcmeCredentials,),
             formats=("lines",),
+            limits=(m.Limit(name="acme-api", per=("vendor",), where={"vendor": "acme"}, at_once=9, rate=2.5, burst=4),),
         )
 
     @m.hookimpl

@@ -19,7 +19,7 @@ from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import command
 from mooring.cli._output import Bad, Table, emit, output_option, say
 from mooring.cli._values import counted, remaining
-from mooring.errors import MooringError, StoreError, VaultError
+from mooring.errors import InvalidConfig, MooringError, StoreError, VaultError, suggest
 from mooring.types import Connector, Struct
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def doctor(run: Run, /, offline: bool, output: str) -> None:
     from mooring.assembly import settings_from
 
     settings = settings_from()
-    checks = [_key(settings), *_modes(settings), *_plugins()]
+    checks = [_key(settings), *_modes(settings), *_plugins(), *_limits(settings)]
     try:
         checks += with_broker(run, lambda broker: _stored(run, broker, settings, offline=offline))
     except MooringError as error:
@@ -127,6 +127,26 @@ def _plugins() -> Iterator[Check]:
     if not found:
         detail = "no plugin is installed; install one, such as mooring-aws, from where mooring came from"
         yield Check(check="plugins", status="warn", detail=detail)
+
+
+def _limits(settings: Settings) -> Iterator[Check]:
+    """Names in MOORING_LIMITS that no limit has: what is said of them changes nothing."""
+    from mooring.limits import DEFAULTS, parse_limits
+    from mooring.registry import Registry
+
+    try:
+        changed = parse_limits(settings.limits)
+    except InvalidConfig as error:
+        yield Check(check="limits", status="fail", detail=error.message)
+        return
+    known = {limit.name for limit in DEFAULTS} | {
+        limit.name for route in Registry().routes() for limit in route.type.limits
+    }
+    for name in sorted(changed.keys() - known):
+        detail = f"MOORING_LIMITS names {name!r}, and no limit is called that; {suggest(name, known)}"
+        yield Check(check="limits", status="warn", detail=detail)
+    if changed and changed.keys() <= known:
+        yield Check(check="limits", status="ok", detail=f"{counted(len(changed), 'limit')} changed by MOORING_LIMITS")
 
 
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
