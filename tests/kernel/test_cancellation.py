@@ -177,6 +177,10 @@ async def refresh(broker: m.Broker) -> None:
         await broker.refresh(Due(key, entry))
 
 
+async def note(broker: m.Broker) -> None:
+    await broker.note("login", await broker.issue("mine", **A))
+
+
 async def audit(broker: m.Broker) -> None:
     async for _ in broker.audit():
         pass
@@ -206,6 +210,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "renew": renew,
     "revoke": revoke,
     "refresh": refresh,
+    "note": note,
     "audit": audit,
     "verify_audit": lambda broker: broker.verify_audit(),
     "trace": lambda broker: broker.trace(m.Secret("here-1")),

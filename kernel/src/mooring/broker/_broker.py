@@ -579,9 +579,9 @@ class Broker:
 
     async def note(self, action: str, issued: Issued, error: MooringError | None = None) -> None:
         """Put on record what was done with credentials that were handed out, such as `login`, or why it failed."""
-        outcome = "ok" if error is None else type(error).__name__
-        entry = entry_for(action, issued, issued.consumer, self._desk.clock.now(), outcome=outcome)
-        await self._desk.books.write(audit=[entry])
+        desk, outcome = self._desk, "ok" if error is None else type(error).__name__
+        entry = entry_for(action, issued, issued.consumer, desk.clock.now(), outcome=outcome)
+        await desk.books.write(audit=[entry])
 
     def audit(self, *, after: int = 0) -> AsyncGenerator[AuditLine, None]:
         """The audit log from an entry on."""
