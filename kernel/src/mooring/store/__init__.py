@@ -2,12 +2,13 @@
 
 from mooring.store._ledger import FIRST_LINK, link, seal_text
 from mooring.store._memory import MemoryStore
-from mooring.store._port import Connectors, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
+from mooring.store._port import Connectors, Findings, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
     "FIRST_LINK",
     "Connectors",
+    "Findings",
     "KeyRecord",
     "Ledger",
     "MemoryStore",
