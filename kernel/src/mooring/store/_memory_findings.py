@@ -112,7 +112,7 @@ class MemoryFindings:
 
     def _drop(self, key: Key) -> None:
         for kept in (self._looks, self._found, self._runs):
-            kept.pop(key, None)  # type: ignore[attr-defined]
+            kept.pop(key, None)
 
 
 def _key(look: Look) -> Key:
