@@ -249,7 +249,8 @@ async def main():
         await store.add(t.MINE)
         await t.finish(store, "a", "b")
         for number in range(5):
-            await store.findings.add(t.look(), 8, t.buckets(*map(str, range(500 * number, 500 * number + 500))), begins=not number)
+            ids = map(str, range(500 * number, 500 * number + 500))
+            await store.findings.add(t.look(), 8, t.buckets(*ids), begins=not number)
         os.kill(os.getpid(), 9)
 
 asyncio.run(main())
@@ -286,7 +287,7 @@ async def test_a_damaged_record(tmp_path: Path, statement: str) -> None:
         await finish(store, "a")
         with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as database:
             database.execute(statement)
-        with pytest.raises(StoreCorrupt, match="a record of findings in .* is damaged"):
+        with pytest.raises(StoreCorrupt, match=r"a record of findings in .* is damaged"):
             await (found(store) if "findings" in statement else store.findings.looks(MINE))
 
 

@@ -35,6 +35,8 @@ from mooring.types import Connector, Resource, Struct, Unit
 
 MAX_UNITS = 32
 """How many units of one connector are asked at once."""
+GRACE = timedelta(seconds=1)
+"""How much longer than its budget another's run is waited for: then its reader must have stopped reading."""
 PAGE = 200
 """How much of what was found before is read at once, of each connector."""
 
@@ -234,7 +236,7 @@ class Asking:
         if not self._recorded:
             return await self._all(route, session, question, tell)
         run = Run(self._desk, self._connector, question.place, known=question.place in self._looked)
-        runs, patience = self._desk.runs, self._desk.budgets.discover.total_seconds()
+        runs, patience = self._desk.runs, (self._desk.budgets.discover + GRACE).total_seconds()
         while (other := runs.get(run.key)) is not None:
             with unhurried(), anyio.move_on_after(patience):
                 await other.done.wait()
@@ -242,7 +244,7 @@ class Asking:
                 raise copy(other.error).with_traceback(None)
             if other.recorded:
                 return await self._all_again(question, tell)
-            if other.recorded is False or runs.get(run.key) is other:  # or its reader has stopped reading
+            if other.recorded is False or runs.get(run.key) is other:
                 break
         runs[run.key] = self._runs[number] = run
         count = await self._all(route, session, question, tell, run)
@@ -311,7 +313,8 @@ class Asking:
         if known.failure is not None:
             await reply(self._failed_before(known.failure))
         for question in kinds:
-            await self._recall_type(route, question, known.of(question.request.resource_type), reply)
+            if looks := known.of(question.request.resource_type):
+                await self._recall_type(route, question, looks, reply)
         left = [one for one in kinds if not known.answers(one.request.resource_type, EVER)]
         if any(one not in left and not known.answers(one.request.resource_type, long_ago) for one in kinds):
             stale()
