@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -24,6 +25,7 @@ J = TypeVar("J")
 T = TypeVar("T")
 
 CLOSE_SECONDS = 1.0
+_scope: ContextVar[anyio.CancelScope | None] = ContextVar("mooring_job", default=None)
 
 
 class Reply(Struct, Generic[J, T]):
@@ -183,6 +185,20 @@ def _taken(jobs: Iterable[J], failures: list[Exception]) -> Generator[J, None, N
         failures.append(error)
 
 
+@contextmanager
+def unhurried() -> Generator[None, None, None]:
+    """What is waited for in here does not use up the budget of the job that waits."""
+    if (scope := _scope.get()) is None:
+        yield
+        return
+    deadline, waited = scope.deadline, anyio.current_time()
+    scope.deadline = math.inf
+    try:
+        yield
+    finally:
+        scope.deadline = deadline + anyio.current_time() - waited
+
+
 async def _run(
     job: J,
     work: Callable[[J, Callable[[T], Awaitable[None]]], Awaitable[None]],
@@ -192,15 +208,12 @@ async def _run(
     """Do one job within its budget; gives what it failed with."""
 
     async def reply(value: T) -> None:
-        deadline, waited = scope.deadline, anyio.current_time()
-        scope.deadline = math.inf  # a slow reader does not use up the job's budget
-        try:
+        with unhurried():  # by a slow reader
             await send.send(Reply(job=job, value=value))
-        finally:
-            scope.deadline = deadline + anyio.current_time() - waited
 
     try:
         with anyio.move_on_after(budget.total_seconds() if budget else None) as scope:
+            _scope.set(scope)
             await work(job, reply)
     except Exception as error:  # noqa: BLE001  a failure is a reply
         return error

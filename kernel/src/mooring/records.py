@@ -1,4 +1,4 @@
-"""What is written down of what happened: leases, the audit log and the numbered event log."""
+"""What is written down: leases, the audit log, the numbered event log, and looks at what connectors reach."""
 
 from __future__ import annotations
 
@@ -137,3 +137,36 @@ class Entries(Struct):
     audit: tuple[AuditEntry, ...] = ()
     events: tuple[Logged, ...] = ()
     """Their numbers are given when they are written."""
+
+
+class Look(Struct):
+    """One connector's unit of one resource type, and what became of asking it; of type "" the connector itself."""
+
+    connector_id: str
+    version: int
+    """The connector's; as it was before it may have reached something else."""
+    resource_type: str = ""
+    unit: str = ""
+    at: datetime | None = None
+    """When it last named all it has; None if it never did."""
+    count: int = 0
+    took: timedelta = timedelta(0)
+    failed_at: datetime | None = None
+    """When it failed, if that was after it named all."""
+    error: str = ""
+    """With which error."""
+    message: str = ""
+
+    @property
+    def tried_at(self) -> datetime | None:
+        """When it last answered or failed."""
+        return self.failed_at or self.at
+
+
+class Change(Struct):
+    """The ids of what is new in a unit, and of what is gone, since the look before; those beyond are counted."""
+
+    found: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    more_found: int = 0
+    more_gone: int = 0

@@ -334,6 +334,7 @@ class Broker:
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
         match: Sequence[str] = (),
+        cached: bool = False,
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
         """What connectors reach, as it is found: `Found`, `Finished` for each unit, and `Failed` beside them.
 
@@ -346,6 +347,8 @@ class Broker:
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels, see `list`.
             match: only ids that match one of these patterns, such as `s3://prod-*`.
+            cached: answer at once from what was found before, whatever its age, which is in `at`; what was found
+                more than 10 minutes ago is asked again in the background, and what never was, is asked now.
         """
         named: set[str] | None = None
         if connectors is not None:
@@ -355,7 +358,7 @@ class Broker:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=tuple(match))
-        async with _discover.discover(self._desk, found, wanted) as replies:
+        async with _discover.discover(self._desk, found, wanted, cached=cached) as replies:
             yield replies
 
     async def _id(self, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from mooring.store._ledger import DAMAGE, FIRST_LINK, LOST_LINK, entry_in, link, seal_text
 from mooring.store._memory import MemoryStore
-from mooring.store._port import Connectors, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
+from mooring.store._port import Connectors, Findings, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "FIRST_LINK",
     "LOST_LINK",
     "Connectors",
+    "Findings",
     "KeyRecord",
     "Ledger",
     "MemoryStore",

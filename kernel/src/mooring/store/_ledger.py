@@ -1,32 +1,19 @@
-"""Leases, the audit log and the numbered event log in the store's SQLite file.
-
-Written over a connection of its own: each write is one transaction of several statements, made in one go by a thread,
-and must not take in what the store's own connection does meanwhile.
-"""
+"""Leases, the audit log and the numbered event log in the store's SQLite file."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-import anyio
-import anyio.to_thread
 import msgspec
 
-from mooring.errors import InvalidConfig, MooringError, StoreConflict, StoreCorrupt, StoreUnavailable
+from mooring.errors import InvalidConfig, MooringError, StoreConflict
 from mooring.records import Audited, AuditEntry, Entries, Holder, Lease, LeaseState, Logged, Sealing
-from mooring.store._files import translate
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
+from mooring.store._worker import Worker, transaction
 
 T = TypeVar("T")
 Sign = Callable[[bytes], tuple[str, bytes]]
@@ -35,9 +22,6 @@ Signed = Callable[[Sealing], bool]
 MOST_EVENTS: Final = 100_000
 EVENTS_AT_ONCE: Final = 1_000
 """So many of the oldest events are dropped together."""
-BUSY_SECONDS: Final = 10.0
-LONGEST_PAUSE: Final = 0.005
-"""Seconds between two tries of a busy file."""
 FIELDS: Final = (
     "id", "connector_id", "connector", "connector_type", "resource_type", "resource_id", "access", "issued_at",
     "expires_at", "ttl", "narrowed", "revocation", "state", "undo", "attempts", "error",
@@ -73,15 +57,10 @@ LOST_LINK: Final = b"\1" * 32
 """What the next link is linked to where nothing vouches for those before: they may have been changed or cut off."""
 
 
-class SqliteLedger:
+class SqliteLedger(Worker):
     """A `Ledger` in a file; made by `open_sqlite`."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], path: Path) -> None:
-        self._connect = connect
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._closed = False
-        self._alone = anyio.CapacityLimiter(1)
+    holds = "leases, audit or events"
 
     async def record(self, batch: Sequence[Entries], sign: Sign, signed: Signed) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
@@ -111,7 +90,7 @@ class SqliteLedger:
         def probe(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA synchronous = NORMAL")  # nothing of it has to outlive the machine
             try:
-                with _transaction(connection):
+                with transaction(connection):
                     for _ in range(2):  # a page is written that says the same again
                         connection.execute("UPDATE revision SET number = ~number")
             finally:
@@ -165,7 +144,7 @@ class SqliteLedger:
 
         def prune(connection: sqlite3.Connection) -> int:
             over = "SELECT id FROM leases WHERE state IN ('expired', 'revoked') AND expires_at <= ?"
-            with _transaction(connection):
+            with transaction(connection):
                 connection.execute(f"DELETE FROM holders WHERE lease IN ({over})", (_text(ended),))  # noqa: S608  our own words
                 return connection.execute(f"DELETE FROM leases WHERE id IN ({over})", (_text(ended),)).rowcount  # noqa: S608  our own words
 
@@ -192,57 +171,12 @@ class SqliteLedger:
         """See `Ledger.sealing`."""
         return await self._run(_sealing)
 
-    def close(self) -> None:
-        """Close the file, for good."""
-        self._closed = True
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Work with the connection, in a thread; never cut off, since it is bounded by `BUSY_SECONDS`."""
-        return await anyio.to_thread.run_sync(partial(self._work, work), limiter=self._alone)
-
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The work, tried again while another process holds the file, with short pauses that differ."""
-        problem: MooringError
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                return work(self._opened())
-            except UnicodeEncodeError:
-                problem = InvalidConfig("a filter is no text in Unicode; write it in UTF-8")
-            except OverflowError:
-                problem = InvalidConfig("the number is out of range; give a smaller one")
-            except sqlite3.Error as error:
-                error.__traceback__ = None
-                code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-                problem = translate(error, self._path)
-                if type(error) is sqlite3.OperationalError and not code:  # Python's own, of text that is not UTF-8
-                    problem = self._damaged()
-                if code == sqlite3.SQLITE_BUSY and time.monotonic() < deadline:
-                    time.sleep(random.uniform(0, LONGEST_PAUSE))  # noqa: S311  no secret
-                    continue
-            raise problem
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreUnavailable(f"the store {self._path} is closed")
-        if self._connection is None:
-            self._connection = self._connect()
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("PRAGMA busy_timeout = 5")
-        return self._connection
-
     def _sound(self, parse: Callable[[Sequence[Any]], T], row: Sequence[Any]) -> T:
         try:
             return parse(row)
         except DAMAGE:
             pass
         raise self._damaged()
-
-    def _damaged(self) -> StoreCorrupt:
-        return StoreCorrupt(f"a record of leases, audit or events in {self._path} is damaged; restore a backup")
 
 
 def lease_in(row: Sequence[Any]) -> Lease:
@@ -342,7 +276,7 @@ def _record(
     connection: sqlite3.Connection, batch: Sequence[Entries], sign: Sign, signed: Signed
 ) -> Sequence[MooringError | None]:
     """Each in a savepoint of one transaction (sqlite.org/lang_savepoint.html)."""
-    with _transaction(connection):
+    with transaction(connection):
         before = end = (0, b"")
         if any(entries.audit for entries in batch):
             last = connection.execute("SELECT max(seq) FROM audit").fetchone()[0] or 0
@@ -397,19 +331,6 @@ def _log(connection: sqlite3.Connection, event: Logged) -> None:
     seq = cursor.lastrowid or 0
     if seq >= MOST_EVENTS and not seq % EVENTS_AT_ONCE:
         connection.execute("DELETE FROM events WHERE seq <= ?", (seq - MOST_EVENTS + EVENTS_AT_ONCE,))
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None, None, None]:
-    """All or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _row(lease: Lease) -> tuple[Any, ...]:

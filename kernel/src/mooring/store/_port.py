@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mooring.errors import MooringError, RecordDamaged
-from mooring.records import Audited, Entries, Lease, LeaseState, Logged, Sealing
-from mooring.types import Connector, Sealed, Struct
+from mooring.records import Audited, Change, Entries, Lease, LeaseState, Logged, Look, Sealing
+from mooring.types import Connector, Resource, Sealed, Struct
 
 
 class Connectors(list[Connector]):
@@ -133,12 +133,77 @@ class Ledger(Protocol):
         ...
 
 
+class Findings(Protocol):
+    """What connectors were found to reach. Every method may raise as `Store`'s do.
+
+    It is a cache: what is lost is asked again, so nothing has to be durable. Nothing is kept for a connector that is
+    not stored in exactly this version, and with a change or removal of the connector goes what was found by it.
+
+    A run streams what a unit names. It is seen by nobody before it is finished, and then takes the place of the look
+    before, in one step. Of runs of the same unit only the one that began last is finished.
+    """
+
+    async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
+        """Note which units there are, of these resource types; gives the connector's looks, as they were before.
+
+        Dropped are the looks of other units of these types, and the failure of the connector itself.
+        """
+        ...
+
+    async def looks(self, connector: Connector) -> Sequence[Look]:
+        """What is known of the connector's units; one that was never looked at through has no instant."""
+        ...
+
+    async def found(
+        self, connector: Connector, resource_type: str, *, after: tuple[str, str] = ("", ""), most: int = 1000
+    ) -> Sequence[tuple[str, Resource]]:
+        """What the last whole looks found, by unit and id.
+
+        Args:
+            connector: whose.
+            resource_type: of this type.
+            after: the unit and id of the last that was read; a look that was finished since is gone on in.
+            most: how many at once.
+        """
+        ...
+
+    async def add(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> bool:
+        """Add to a run; False if it is of no use any more.
+
+        Args:
+            look: of which unit.
+            run: a random number, not 0.
+            resources: what was found since the last call.
+            begins: whether this is the first call.
+
+        Raises:
+            InvalidConfig: a resource is named by what is no Unicode.
+        """
+        ...
+
+    async def finish(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> Change | None:
+        """Finish a run with these resources too; gives what has changed, or None as `add` gives False.
+
+        A unit's first look is no change. Raises as `add` does.
+        """
+        ...
+
+    async def fail(self, look: Look, run: int = 0) -> None:
+        """Note that asking failed, beside what the look before found; what the run has added is dropped."""
+        ...
+
+
 class Store(Protocol):
     """Connectors at rest. Every method may raise `StoreUnavailable` or `StoreCorrupt`."""
 
     @property
     def ledger(self) -> Ledger:
         """What is written down of what happened."""
+        ...
+
+    @property
+    def findings(self) -> Findings:
+        """What connectors were found to reach."""
         ...
 
     async def add(self, connector: Connector) -> None:
