@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import msgspec
@@ -118,13 +118,12 @@ class Asking:
                             count = await self._ask(route, session, jobs[number], tell)
                         await tell(self._finished(jobs[number], count, spent[number]))
 
-                    numbers = range(len(jobs))
-                    async with desk.bus.scatter(numbers, ask, limit=MAX_UNITS, budget=desk.budgets.discover) as replies:
-                        async for one in replies:
-                            if one.error is None:
-                                await reply(cast("Discovery", one.value))
-                            else:
-                                await reply(self._failed(jobs[one.job], one.error, spent[one.job]))
+                    async def told(one: Any) -> None:
+                        job = one.job
+                        await reply(one.value if one.error is None else self._failed(jobs[job], one.error, spent[job]))
+
+                    numbers, budget = range(len(jobs)), desk.budgets.discover
+                    await desk.bus.each(numbers, ask, told, limit=MAX_UNITS, budget=budget)
                     scope.deadline = (
                         anyio.current_time() + desk.budgets.discover.total_seconds()
                     )  # to close the session
