@@ -15,6 +15,7 @@ import msgspec
 
 from mooring.broker._desk import Desk, checked, doing, guard, within
 from mooring.broker._findings import EVER, STALE, Known, Run, recalled
+from mooring.bus import Reply as Answer
 from mooring.bus import unhurried
 from mooring.errors import (
     BrokenPlugin,
@@ -189,18 +190,19 @@ class Asking:
             took, cost = self._desk.since(self._began), _cost(spent[number])
             await tell(self._finished(jobs[number].place, count, took, cost))
 
+        async def told(one: Answer[int, Discovery]) -> None:
+            if one.error is None:
+                await reply(cast("Discovery", one.value))
+                return
+            unit, took, cost = jobs[one.job].place, self._desk.since(self._began), _cost(spent[one.job])
+            answer = failed(self._connector, *unit, one.error, took, cost)
+            if one.job in self._runs:
+                await self._runs[one.job].fail(answer.error)
+                self._end(one.job)
+            await reply(answer)
+
         budget = self._desk.budgets.discover
-        async with self._desk.bus.scatter(range(len(jobs)), ask, limit=MAX_UNITS, budget=budget) as replies:
-            async for one in replies:
-                if one.error is None:
-                    await reply(cast("Discovery", one.value))
-                else:
-                    unit, took, cost = jobs[one.job].place, self._desk.since(self._began), _cost(spent[one.job])
-                    answer = failed(self._connector, *unit, one.error, took, cost)
-                    if one.job in self._runs:
-                        await self._runs[one.job].fail(answer.error)
-                        self._end(one.job)
-                    await reply(answer)
+        await self._desk.bus.each(range(len(jobs)), ask, told, limit=MAX_UNITS, budget=budget)
 
     async def _jobs(self, route: Route, session: Any, kinds: list[Question]) -> list[Question]:
         """A question for each unit that is to be asked; which there are is written down before."""

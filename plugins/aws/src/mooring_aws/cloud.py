@@ -27,8 +27,8 @@ from mooring_aws.quiet import quiet
 LOOK_AGAIN = timedelta(minutes=1)
 """How long the machine's own keys are taken to stand, and how much life they must have left."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
-CONNECTIONS = 100
-"""At most to one endpoint."""
+CONNECTIONS = 500
+"""At most to one endpoint: as many as the kernel lets go at once, for a signed request that waits here ages."""
 
 _signer: ContextVar[Any] = ContextVar("mooring_aws_signer")
 """The keys of the call under way, as botocore wants them."""
