@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import anyio
@@ -54,6 +54,8 @@ class Found(Struct):
 
     connector: Connector
     resource: Resource
+    at: datetime | None = None
+    """When that was; None: just now."""
 
 
 class Finished(Struct):
@@ -66,6 +68,8 @@ class Finished(Struct):
     took: timedelta = timedelta(0)
     """Since the connector was asked: with opening its session."""
     cost: Cost = Cost()
+    at: datetime | None = None
+    """When that was; None: just now."""
 
 
 class Failed(Struct):
@@ -77,6 +81,8 @@ class Failed(Struct):
     error: MooringError
     took: timedelta = timedelta(0)
     cost: Cost = Cost()
+    at: datetime | None = None
+    """When that was; None: just now."""
 
 
 Discovery = Found | Finished | Failed

@@ -320,6 +320,8 @@ class Broker:
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
         match: Sequence[str] = (),
+        cached: bool = False,
+        refresh: bool = True,
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
         """What connectors reach, as it is found: `Found`, `Finished` for each unit, and `Failed` beside them.
 
@@ -332,7 +334,10 @@ class Broker:
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels.
             match: only ids that match one of these patterns, such as `s3://prod-*`.
+            cached: answer from what was found before; for now all is asked all the same.
+            refresh: with `cached`, ask again in the background for what was found long ago.
         """
+        del cached, refresh  # to come
         named: set[str] | None = None
         if connectors is not None:
             named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
