@@ -16,13 +16,17 @@ from hypothesis import strategies as st
 from mooring.cli._output import Table, emit, encoded
 from mooring.cli._pieces import PIECE, joined
 
-TEXTS = st.one_of(st.text(max_size=12), st.sampled_from(["a word " * 20, "null", "1", "- x", "a: b", "é\n\nb ", "\x85"]))
+TEXTS = st.one_of(
+    st.text(max_size=12), st.sampled_from(["a word " * 20, "null", "1", "- x", "a: b", "é\n\nb ", "\x85"])
+)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-THINGS = st.lists(st.fixed_dictionaries({"id": TEXTS, "attributes": st.dictionaries(TEXTS, PLAIN, max_size=3)}), max_size=3)
+THINGS = st.lists(
+    st.fixed_dictionaries({"id": TEXTS, "attributes": st.dictionaries(TEXTS, PLAIN, max_size=3)}), max_size=3
+)
 GROUPS = st.lists(st.fixed_dictionaries({"name": TEXTS, "things": THINGS, "errors": THINGS, "more": PLAIN}), max_size=3)
 
 

@@ -18,7 +18,7 @@ from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._shown import as_data, as_table
-from mooring.cli._values import remaining, wanted_labels
+from mooring.cli._values import exact_labels, labelled, remaining, wanted_labels
 from mooring.errors import UnknownConnector
 
 if TYPE_CHECKING:
@@ -49,7 +49,14 @@ COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME
 @click.option(
     "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
 )
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="With this label; repeatable.")
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    metavar="KEY[=VALUE]",
+    multiple=True,
+    help="With this label, whose value may be a pattern, such as 'da*'; repeatable.",
+)
 @click.option("-n", "--name", metavar="PATTERN", help="With a name like this, such as 'prod-*'.")
 @output_option
 @click.pass_obj
@@ -67,6 +74,7 @@ def list_(
 
     A record that cannot be read is told of beside the others; the exit status is 5 then.
     """
+    wanted = wanted_labels(labels)
 
     async def work(broker: Broker) -> tuple[Connectors, Registry]:
         found = await broker.list(
@@ -74,8 +82,9 @@ def list_(
             auth_method=auth_method,
             resource_type=resource_type,
             resource_id=resource_id,
-            labels=wanted_labels(labels),
+            labels=exact_labels(wanted),
         )
+        found[:] = [one for one in found if labelled(one.labels, wanted)]
         if not found and not found.damaged:
             check_known(broker.registry, type=type_, resource_type=resource_type, auth_method=auth_method)
             if resource_id is not None:
