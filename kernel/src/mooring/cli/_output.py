@@ -62,10 +62,7 @@ def emit(output: str, data: Any, *view: Table | str) -> None:
     if output == "table":
         _draw(view)
         return
-    if output == "json":
-        pieces = json_pieces(data, _json)
-    else:
-        pieces = (f"{line}\n" for line in yaml_lines(data, _yaml))
+    pieces = json_pieces(data, _json) if output == "json" else (f"{line}\n" for line in yaml_lines(data, _yaml))
     for piece in joined(pieces):
         put_part(piece)
     if output == "json":

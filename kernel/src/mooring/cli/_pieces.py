@@ -54,7 +54,9 @@ def yaml_lines(data: Any, encode: Callable[[Any, int], str], width: int = YAML_W
     """The lines of a document of YAML, as `encode` would write it whole; see `json_pieces`.
 
     Args:
-        encode: writes what holds no iterator within a width, which ends before lines that stand further right.
+        data: as there; the elements of iterators are mappings.
+        encode: writes what holds no iterator within a width.
+        width: after so many characters a text goes on in the next line.
     """
     if isinstance(data, Iterator):
         empty = True

@@ -146,7 +146,7 @@ def pattern(text: str) -> str:
     """
     if not text:
         raise InvalidConfig("an empty pattern matches nothing; write one such as 's3://prod-*'")
-    if "[" in re.sub(r"\[!?\]?[^\]]*\]", "", text):
+    if "[" in re.sub(r"\[!?+\]?+[^\]]*\]", "", text):
         raise InvalidConfig("a [ in the pattern has no ]; write [[] for the character itself")
     if any(first > last for first, last in re.findall(r"\[!?(.)-([^\]])\]", text)):
         raise InvalidConfig("a range in the pattern runs backwards; write it like [a-z]")
