@@ -86,7 +86,7 @@ def age(at: datetime | None, now: datetime) -> str:
     ('3m', '0s')
     """
     passed = written(max(timedelta(0), now - at)) if at else "0s"
-    return re.findall(r"\d+[dhms]", passed)[0]
+    return passed[: passed.index(next(unit for unit in UNITS if unit in passed)) + 1]
 
 
 def labels(given: Iterable[str]) -> dict[str, str]:
