@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 _PLAIN = re.compile(r"[^*?\[]*")
@@ -18,6 +18,18 @@ def is_pattern(text: str) -> bool:
 def matches(text: str, patterns: Iterable[str]) -> bool:
     """Whether a text matches one of the patterns."""
     return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def labelled(labels: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
+    """Whether labels are as wanted; a value that is written out is itself, whatever it would be as a pattern.
+
+    >>> labelled({"team": "data"}, {"team": "da*"}), labelled({"team": "a[1]"}, {"team": "a[1]"})
+    (True, True)
+    """
+    return all(
+        key in labels and (value in (None, labels[key]) or fnmatchcase(labels[key], value or ""))
+        for key, value in wanted.items()
+    )
 
 
 def overlap(one: str, other: str) -> bool:

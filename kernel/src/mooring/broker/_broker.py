@@ -35,7 +35,7 @@ from mooring.errors import (
     UnsupportedResource,
 )
 from mooring.events import Event
-from mooring.globs import is_pattern, matches
+from mooring.globs import is_pattern, labelled
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.registry import Plugin, Registry
@@ -335,6 +335,7 @@ class Broker:
         labels: Mapping[str, str | None] | None = None,
         match: Sequence[str] = (),
         cached: bool = False,
+        refresh: bool = True,
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
         """What connectors reach, as it is found: `Found`, `Finished` for each unit, and `Failed` beside them.
 
@@ -347,8 +348,9 @@ class Broker:
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels, see `list`.
             match: only ids that match one of these patterns, such as `s3://prod-*`.
-            cached: answer at once from what was found before, whatever its age, which is in `at`; what was found
-                more than 10 minutes ago is asked again in the background, and what never was, is asked now.
+            cached: answer at once from what was found before, whatever its age, which is in `at`; what never was found
+                out is asked now.
+            refresh: with `cached`, ask again in the background for what was found more than 10 minutes ago.
         """
         named: set[str] | None = None
         if connectors is not None:
@@ -358,7 +360,7 @@ class Broker:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=tuple(match))
-        async with _discover.discover(self._desk, found, wanted, cached=cached) as replies:
+        async with _discover.discover(self._desk, found, wanted, cached=cached, refresh=refresh) as replies:
             yield replies
 
     async def _id(self, name: str) -> str:
@@ -699,5 +701,4 @@ async def _listed(desk: Desk, labels: Mapping[str, str | None] | None, **filters
     found = await desk.store.list(labels={**(labels or {}), **dict.fromkeys(patterns)}, **filters)
     if not patterns:
         return found
-    chosen = (one for one in found if all(matches(one.labels[name], (value,)) for name, value in patterns.items()))
-    return Connectors(chosen, found.damaged)
+    return Connectors((one for one in found if labelled(one.labels, patterns)), found.damaged)

@@ -23,7 +23,7 @@ MAX_CONNECTORS = 1000
 
 @asynccontextmanager
 async def discover(
-    desk: Desk, connectors: Connectors, wanted: Filter, *, cached: bool
+    desk: Desk, connectors: Connectors, wanted: Filter, *, cached: bool = False, refresh: bool = True
 ) -> AsyncGenerator[AsyncIterator[Discovery], None]:
     """Ask the connectors; a connector that the filter rules out is not asked.
 
@@ -37,7 +37,8 @@ async def discover(
         if isinstance(job, RecordDamaged):
             await reply(failed(_unread(desk, job), None, "", job))
         else:
-            await Asking(desk, job, wanted).run(reply, stale=partial(_refresh, desk, job) if cached else None)
+            later = partial(_refresh, desk, job) if refresh else _leave
+            await Asking(desk, job, wanted).run(reply, stale=later if cached else None)
 
     async with (
         desk.bus.scatter((*connectors, *connectors.damaged), ask, limit=MAX_CONNECTORS) as replies,
@@ -84,6 +85,10 @@ def _unread(desk: Desk, error: RecordDamaged) -> Connector:
     """As much of a connector as can be read of a damaged record."""
     now = desk.clock.now()
     return Connector(id=error.id, name=error.name, type=error.type, auth_method="", created_at=now, updated_at=now)
+
+
+def _leave() -> None:
+    """Let what was found long ago be."""
 
 
 def _refresh(desk: Desk, connector: Connector) -> None:

@@ -48,7 +48,14 @@ COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME
 @click.option(
     "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
 )
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="With this label; repeatable.")
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    metavar="KEY[=VALUE]",
+    multiple=True,
+    help="With this label, whose value may be a pattern, such as 'da*'; repeatable.",
+)
 @click.option("-n", "--name", metavar="PATTERN", help="With a name like this, such as 'prod-*'.")
 @output_option
 @click.pass_obj
