@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 LATENCY = 0.1
@@ -36,8 +37,8 @@ REGISTRY = b'{"registryId": "%s", "repositories": []}' % ACCOUNT.encode()
 class Upstream(asyncio.Protocol):
     """One connection."""
 
-    calls: Counter[str] = Counter()
-    ill: dict[str, str] = {}
+    calls: ClassVar[Counter[str]] = Counter()
+    ill: ClassVar[dict[str, str]] = {}
     """The illness of a caller."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
