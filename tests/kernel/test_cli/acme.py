@@ -163,7 +163,10 @@ class Acme:
         if request.unit.name == "south":
             raise m.AccessDenied("acme does not show the south; ask for it")
         yield m.Resource(type="acme-bucket", id="first", region=request.unit.name)
-        if mode == "slow":
+        if mode == "many":
+            for number in range(int(os.environ["ACME_MANY"])):
+                yield m.Resource(type="acme-bucket", id=f"bucket-{number:06}", region=request.unit.name)
+        if mode == "slow" or (mode == "many" and "ACME_SLOW" in os.environ):
             Path(os.environ["ACME_SLOW"]).touch()  # noqa: ASYNC240
             await anyio.sleep(60)
         yield m.Resource(type="acme-bucket", id="second" if mode != "escape" else "\x1b[31msecond\nline")
