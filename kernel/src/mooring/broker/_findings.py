@@ -65,7 +65,8 @@ class Run:
     async def finish(self, count: int, took: timedelta) -> None:
         """All is found: record the look, and tell what has changed."""
         look = msgspec.structs.replace(self._look, at=self._desk.clock.now(), count=count, took=took)
-        change = await self._write(self._desk.store.findings.finish, look)
+        with anyio.CancelScope(shield=True):  # bounded by the store; what it has compared is not compared again
+            change = await self._write(self._desk.store.findings.finish, look)
         self.recorded = self._goes_on
         if change and self._known:
             self._tell(change)
