@@ -21,8 +21,9 @@ from mooring.types import Connector, Resource
 if TYPE_CHECKING:
     from mooring.broker._desk import Desk
 
-NEVER = datetime.min.replace(tzinfo=UTC)
-EVER = NEVER + timedelta.resolution
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+EVER = datetime(2, 1, 1, tzinfo=UTC)
+"""Before anything was found."""
 STALE = timedelta(minutes=10)
 """What was found longer ago is asked again in the background, when somebody asks for it."""
 BATCH = 500
