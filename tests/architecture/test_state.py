@@ -16,6 +16,7 @@ UNCHANGING = {
 
 ALLOWED = {
     ("testing.__init__", "_LAZY"): "a table of names that nothing writes",
+    ("bus", "_scope"): "a variable of each task, which its own job sets",
     ("registry", "_COLOURS"): "a table of rules that nothing writes",
     ("cli._app", "OURS"): "a table of commands that nothing writes",
     ("cli._connectors", "PLACES"): "a table of commands that nothing writes",

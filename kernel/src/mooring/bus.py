@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -211,18 +211,19 @@ def _taken(jobs: Iterable[J], failures: list[Exception]) -> Generator[J, None, N
         failures.append(error)
 
 
-@contextmanager
-def unhurried() -> Generator[None, None, None]:
+class unhurried:  # noqa: N801  a context manager, and no generator: each reply is given in one
     """What is waited for in here does not use up the budget of the job that waits."""
-    if (scope := _scope.get()) is None:
-        yield
-        return
-    deadline, waited = scope.deadline, anyio.current_time()
-    scope.deadline = math.inf
-    try:
-        yield
-    finally:
-        scope.deadline = deadline + anyio.current_time() - waited
+
+    __slots__ = ("_deadline", "_scope", "_since")
+
+    def __enter__(self) -> None:
+        self._scope, self._since = _scope.get(), anyio.current_time()
+        if self._scope is not None:
+            self._deadline, self._scope.deadline = self._scope.deadline, math.inf
+
+    def __exit__(self, *_: object) -> None:
+        if self._scope is not None:
+            self._scope.deadline = self._deadline + anyio.current_time() - self._since
 
 
 async def _run(

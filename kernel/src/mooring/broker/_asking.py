@@ -336,11 +336,12 @@ class Asking:
 
     async def _stored(self, kind: str, unit: str = "") -> AsyncGenerator[tuple[str, Resource], None]:
         """What the last looks found, with its unit, from that unit on."""
-        after = (unit, "")
-        while page := await self._desk.store.findings.found(self._connector, kind, after=after, most=PAGE):
+        after: tuple[str, str] | None = (unit, "")
+        while after is not None:
+            page = await self._desk.store.findings.found(self._connector, kind, after=after, most=PAGE)
             for one in page:
                 yield one
-            after = (page[-1][0], page[-1][1].id)
+            after = (page[-1][0], page[-1][1].id) if len(page) == PAGE else None
 
     async def _known(self) -> Known:
         try:

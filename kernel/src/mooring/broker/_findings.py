@@ -21,8 +21,9 @@ from mooring.types import Connector, Resource
 if TYPE_CHECKING:
     from mooring.broker._desk import Desk
 
-NEVER = datetime.min.replace(tzinfo=UTC)
-EVER = NEVER + timedelta.resolution
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+EVER = datetime(2, 1, 1, tzinfo=UTC)
+"""Before anything was found."""
 STALE = timedelta(minutes=10)
 """What was found longer ago is asked again in the background, when somebody asks for it."""
 BATCH = 500
@@ -65,7 +66,8 @@ class Run:
     async def finish(self, count: int, took: timedelta) -> None:
         """All is found: record the look, and tell what has changed."""
         look = msgspec.structs.replace(self._look, at=self._desk.clock.now(), count=count, took=took)
-        change = await self._write(self._desk.store.findings.finish, look)
+        with anyio.CancelScope(shield=True):  # bounded by the store; what it has compared is not compared again
+            change = await self._write(self._desk.store.findings.finish, look)
         self.recorded = self._goes_on
         if change and self._known:
             self._tell(change)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -23,12 +22,16 @@ T = TypeVar("T")
 MOST_NAMED: Final = 1_000
 """So many ids of what is new, and of what is gone, are named."""
 FIELDS: Final = Look.__struct_fields__
+NONE: Final = "[]"
 KEY: Final = "connector_id = ? AND version = ? AND resource_type = ? AND unit = ?"
 SELECT: Final = f"SELECT {', '.join(FIELDS)} FROM looks WHERE connector_id = ? AND version = ?"  # noqa: S608  our own words
 INSERT: Final = (
     "INSERT INTO looks (connector_id, version, resource_type, unit, begun) SELECT ?1, ?2, ?3, ?4, ?5 "
     "WHERE EXISTS (SELECT 1 FROM connectors WHERE id = ?1 AND version = ?2) ON CONFLICT DO "
 )
+BEGIN: Final = f"{INSERT} UPDATE SET begun = excluded.begun RETURNING run"
+GO_ON: Final = f"SELECT run FROM looks WHERE {KEY} AND begun = ?"  # noqa: S608  our own words
+ADD: Final = "INSERT OR REPLACE INTO findings (run, id, resource) SELECT ?, value ->> 'id', value FROM json_each(?)"
 FAIL: Final = (
     "UPDATE looks SET failed_at = ?, error = ?, message = ?, "  # noqa: S608  our own words
     f"begun = CASE begun WHEN ? THEN run ELSE begun END WHERE {KEY}"
@@ -114,20 +117,21 @@ class SqliteFindings(Worker):
     async def add(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> bool:
         """See `Findings.add`."""
         encoded(look)
-        rows = [(run, one.id, encoded(one)) for one in resources]
-        return await self._write(lambda connection: _stage(connection, look, rows, run, begins=begins))
+        found = encoded(resources)
+        before = await self._write(lambda connection: _stage(connection, look, run, found, begins=begins))
+        return before is not None
 
     async def finish(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> Change | None:
         """See `Findings.finish`."""
         encoded(look)
-        rows = [(run, one.id, encoded(one)) for one in resources]
+        named = encoded(resources)
 
         def finish(connection: sqlite3.Connection) -> Change | None:
-            if not _stage(connection, look, rows, run, begins=begins):
+            before = _stage(connection, look, run, named, begins=begins)
+            if before is None:
                 return None
-            before = connection.execute(f"SELECT run FROM looks WHERE {KEY}", _key(look)).fetchone()[0]  # noqa: S608  our own words
             found, more_found = _only_in(connection, run, before) if before else ((), 0)
-            gone, more_gone = _only_in(connection, before, run)
+            gone, more_gone = _only_in(connection, before, run) if before else ((), 0)
             connection.execute(FINISH, (_text(look.at), look.count, look.took.total_seconds(), *_key(look)))
             return Change(found=found, gone=gone, more_found=more_found, more_gone=more_gone)
 
@@ -152,7 +156,7 @@ class SqliteFindings(Worker):
                 if not ticket.done:
                     await self._commit()
         finally:
-            with suppress(ValueError):  # cancelled while it waited: nobody shall write it now
+            if not ticket.done:  # cancelled while it waited: nobody shall write it now
                 self._waiting.remove(ticket)
         if ticket.error is not None:
             raise copy.copy(ticket.error).with_traceback(None)
@@ -207,16 +211,12 @@ def encoded(value: Any) -> str:
     raise InvalidConfig("what was found is no text in Unicode, and is not recorded")
 
 
-def _stage(connection: sqlite3.Connection, look: Look, rows: Sequence[Any], run: int, *, begins: bool) -> bool:
-    """Write what a run has found, if it is still the one that began last."""
-    if begins:
-        goes_on = connection.execute(f"{INSERT} UPDATE SET begun = excluded.begun", (*_key(look), run)).rowcount > 0
-    else:
-        statement = f"SELECT 1 FROM looks WHERE {KEY} AND begun = ?"  # noqa: S608  our own words
-        goes_on = connection.execute(statement, (*_key(look), run)).fetchone() is not None
-    if goes_on:
-        connection.executemany("INSERT OR REPLACE INTO findings (run, id, resource) VALUES (?, ?, ?)", rows)
-    return goes_on
+def _stage(connection: sqlite3.Connection, look: Look, run: int, resources: str, *, begins: bool) -> int | None:
+    """Write what a run has found, if it is still the one that began last; gives the run of the look before."""
+    row = connection.execute(BEGIN if begins else GO_ON, (*_key(look), run)).fetchone()
+    if row is not None and resources != NONE:
+        connection.execute(ADD, (run, resources))  # in one statement, since between two the event loop has its turn
+    return None if row is None else int(row[0])
 
 
 def _only_in(connection: sqlite3.Connection, one: int, other: int) -> tuple[tuple[str, ...], int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
 
 import msgspec
 
@@ -11,22 +11,30 @@ from mooring.records import Change, Look
 from mooring.store._findings import MOST_NAMED, encoded, is_dropped
 from mooring.types import Connector, Resource
 
-Key = tuple[str, str, str]
+Place = tuple[str, str]
+
+
+class _Shelf:
+    """What is known of one unit."""
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.found: list[tuple[str, Resource]] = []
+        """By id."""
+        self.run = 0
+        self.staged: dict[str, Resource] = {}
 
 
 class MemoryFindings:
-    """`Findings` in dicts, of resources by id."""
+    """`Findings` in memory."""
 
     def __init__(self, connectors: Mapping[str, Connector]) -> None:
         self._connectors = connectors
-        self._looks: dict[Key, Look] = {}
-        self._found: dict[Key, dict[str, Resource]] = {}
-        self._runs: dict[Key, tuple[int, dict[str, Resource]]] = {}
+        self._shelves: dict[str, dict[Place, _Shelf]] = {}
 
     def forget(self, connector_id: str) -> None:
         """Drop what was found by a connector."""
-        for key in [key for key in self._looks if key[0] == connector_id]:
-            self._drop(key)
+        self._shelves.pop(connector_id, None)
 
     async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
         """See `Findings.expect`."""
@@ -34,45 +42,39 @@ class MemoryFindings:
         before = await self.looks(connector)
         for look in before:
             if is_dropped(look, units):
-                self._drop(_key(look))
+                del self._shelves[connector.id][look.resource_type, look.unit]
         for kind, names in units.items():
             for unit in names:
-                self._known(Look(connector_id=connector.id, version=connector.version, resource_type=kind, unit=unit))
+                self._shelf(Look(connector_id=connector.id, version=connector.version, resource_type=kind, unit=unit))
         return before
 
     async def looks(self, connector: Connector) -> Sequence[Look]:
         """See `Findings.looks`."""
-        about = (connector.id, connector.version)
-        return [look for _, look in sorted(self._looks.items()) if (look.connector_id, look.version) == about]
+        return [shelf.look for _, shelf in self._of(connector)]
 
     async def found(
         self, connector: Connector, resource_type: str, *, after: tuple[str, str] = ("", ""), most: int = 1000
     ) -> Sequence[tuple[str, Resource]]:
         """See `Findings.found`."""
-        pairs = (
-            (look.unit, resource)
-            for look in await self.looks(connector)
-            if look.resource_type == resource_type
-            for id, resource in sorted(self._found.get(_key(look), {}).items())
-            if (look.unit, id) > after
-        )
-        return list(islice(pairs, most))
+        page: list[tuple[str, Resource]] = []
+        for (kind, unit), shelf in self._of(connector):
+            if kind == resource_type and unit >= after[0]:
+                first = bisect_right(shelf.found, after[1], key=lambda pair: pair[0]) if unit == after[0] else 0
+                page += [(unit, resource) for _, resource in shelf.found[first : first + most - len(page)]]
+        return page
 
     async def add(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> bool:
         """See `Findings.add`."""
-        return self._stage(look, run, resources, begins=begins)
+        return self._stage(look, run, resources, begins=begins) is not None
 
     async def finish(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> Change | None:
         """See `Findings.finish`."""
-        if not self._stage(look, run, resources, begins=begins):
+        if (shelf := self._stage(look, run, resources, begins=begins)) is None:
             return None
-        key = _key(look)
-        first, before = self._looks[key].at is None, self._found.get(key, {})
-        self._looks[key], self._found[key] = look, self._runs.pop(key)[1]
-        found, gone = (
-            ([] if first else sorted(self._found[key].keys() - before)),
-            sorted(before.keys() - self._found[key]),
-        )
+        before = None if shelf.look.at is None else {id for id, _ in shelf.found}
+        now = shelf.staged.keys()
+        found, gone = ([], []) if before is None else (sorted(now - before), sorted(before - now))
+        shelf.look, shelf.found, shelf.run, shelf.staged = look, sorted(shelf.staged.items()), 0, {}
         return Change(
             found=tuple(found[:MOST_NAMED]),
             gone=tuple(gone[:MOST_NAMED]),
@@ -83,37 +85,35 @@ class MemoryFindings:
     async def fail(self, look: Look, run: int = 0) -> None:
         """See `Findings.fail`."""
         encoded(look.unit)
-        if known := self._known(look):
+        if (shelf := self._shelf(look)) is not None:
             message = look.message.encode(errors="replace").decode()
-            failure = msgspec.structs.replace(known, failed_at=look.failed_at, error=look.error, message=message)
-            self._looks[_key(look)] = failure
-            if self._runs.get(_key(look), (0,))[0] == run:
-                self._runs.pop(_key(look), None)
+            shelf.look = msgspec.structs.replace(
+                shelf.look, failed_at=look.failed_at, error=look.error, message=message
+            )
+            if shelf.run == run:
+                shelf.run, shelf.staged = 0, {}
 
-    def _known(self, look: Look) -> Look | None:
-        """What is known of that unit; None if the connector is not stored as it was."""
+    def _of(self, connector: Connector) -> list[tuple[Place, _Shelf]]:
+        shelves = self._shelves.get(connector.id, {}).items()
+        return sorted((pair for pair in shelves if pair[1].look.version == connector.version), key=lambda pair: pair[0])
+
+    def _shelf(self, look: Look) -> _Shelf | None:
+        """Where what is known of that unit lies; None if the connector is not stored as it was."""
         stored = self._connectors.get(look.connector_id)
         if stored is None or stored.version != look.version:
             return None
-        return self._looks.setdefault(
-            _key(look), msgspec.structs.replace(look, at=None, count=0, failed_at=None, error="", message="")
+        new = Look(
+            connector_id=look.connector_id, version=look.version, resource_type=look.resource_type, unit=look.unit
         )
+        shelves = self._shelves.setdefault(look.connector_id, {})
+        return shelves.setdefault((look.resource_type, look.unit), _Shelf(new))
 
-    def _stage(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> bool:
+    def _stage(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> _Shelf | None:
         encoded((look, resources))
-        key = _key(look)
-        if begins and self._known(look):
-            self._runs[key] = (run, {})
-        begun, staged = self._runs.get(key, (0, {}))
-        if begun != run:
-            return False
-        staged.update((one.id, one) for one in resources)
-        return True
-
-    def _drop(self, key: Key) -> None:
-        for kept in (self._looks, self._found, self._runs):
-            kept.pop(key, None)
-
-
-def _key(look: Look) -> Key:
-    return look.connector_id, look.resource_type, look.unit
+        shelf = self._shelf(look)
+        if shelf is not None and begins:
+            shelf.run, shelf.staged = run, {}
+        if shelf is None or shelf.run != run:
+            return None
+        shelf.staged.update((one.id, one) for one in resources)
+        return shelf
