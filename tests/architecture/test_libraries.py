@@ -19,7 +19,7 @@ ROOMS = {
     "keyring": {"vault"},
     "structlog": {"journal"},
     "httpx": {"http"},
-    "filelock": {"shelf", "vault"},
+    "filelock": {"cli", "shelf", "vault"},
     "platformdirs": {"assembly"},
     "click": {"cli", "testing"},  # the conformance kit shows a plugin's own command
     "rich": {"cli"},

@@ -149,7 +149,7 @@ def test_patterns_choose_ids_and_labels(cli) -> None:
     assert {name for name, _ in found("-l", "team=d*", "-l", "tier=[12]")} == {"two"}
     listed = json.loads(cli("connector", "list", "-l", "team=*v", "-o", "json").stdout)
     assert [one["name"] for one in listed] == ["two"]
-    assert "is empty" in cli("connector", "list-resources", "--match", "", code=2).stderr
+    assert "an empty pattern matches nothing" in cli("connector", "list-resources", "--match", "", code=2).stderr
 
 
 def test_fail_fast_ends_at_the_first_failure(cli) -> None:
@@ -160,22 +160,19 @@ def test_fail_fast_ends_at_the_first_failure(cli) -> None:
     assert time.monotonic() - begun < 30, "it waits for nobody"
     (bad,) = [one for one in json.loads(result.stdout) if one["connector"] == "bad"]
     assert [one["error"] for one in bad["errors"]] == ["AuthFailed"]
-    assert "contradict" in cli("connector", "list-resources", "--fail-fast", "--exclude-errors", code=2).stderr
+    assert "give one of them" in cli("connector", "list-resources", "--fail-fast", "--exclude-errors", code=2).stderr
 
 
 def test_stats_say_what_each_unit_has_cost(cli) -> None:
     add(cli, "one")
     add(cli, "bad", "--mode=deny")
-    result = cli("connector", "list-resources", "--stats", "-o", "json")
-    data = json.loads(result.stdout)
-    assert data["took"].startswith("PT")
-    units = {(one["connector"], one["resource_type"]): one for one in data["stats"]}
-    assert (units["one", "acme-bucket"]["found"], units["bad", None]["error"]) == (2, "AuthFailed")
-    assert [one["took"] for one in data["stats"]] == sorted((one["took"] for one in data["stats"]), reverse=True)
-    assert {*units["one", "acme-bucket"]} >= {"unit", "calls", "retries", "waited"}
-    table = cli("connector", "list-resources", "--stats")
-    assert "CONNECTOR  RESOURCE TYPE" in table.stdout
-    assert "2 connectors, 3 units, 3 resources in " in table.stderr
+    data = json.loads(cli("connector", "list-resources", "--stats", "-o", "json").stdout)
+    units = {(group["connector"], group["resource_type"]): group["stats"] for group in data}
+    ((bucket,), (bad,)) = units["one", "acme-bucket"], units["bad", None]
+    assert (bucket["count"], bucket["took"][:2], bad["error"]) == (2, "PT", "AuthFailed")
+    assert {*bucket} >= {"unit", "calls", "retries", "waited"}
+    table = cli("connector", "list-resources", "--stats").stdout
+    assert "Slowest first" in table
 
 
 def test_a_long_list_is_the_same_document_in_json_and_yaml(cli) -> None:
