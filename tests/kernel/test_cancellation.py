@@ -461,6 +461,7 @@ async def test_a_verb_on_real_files(verb, store, tmp_path, count_tasks, anyio_ba
     async with memory_broker(Pausing(), **options) as broker:
         await broker.register("mine", type="fake", auth_method="key", verify=False, config={"key": "k"})
         await broker.verify("mine")
+        await discover(broker)  # the store opens what keeps findings when it is first used
         opened, tasks = open_files(), count_tasks()
         for rounds in spread():
             await broker.update("mine", config={"size": next(numbers)}, verify=False)  # so that nothing is at hand
