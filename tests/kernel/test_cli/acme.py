@@ -111,7 +111,9 @@ class Acme:
             ),
             resource_types=(
                 m.ResourceType(name="acme-bucket", formats=("NAME", "acme://NAME"), permissions=("acme:List",)),
-                m.ResourceType(name="acme-account", instances=False, narrowable=False, auth_methods=("key",)),
+                m.ResourceType(
+                    name="acme-account", instances=False, narrowable=False, auth_methods=("key",), ids="[0-9]*"
+                ),
             ),
             credentials=(AcmeCredentials,),
             formats=("lines",),
