@@ -137,8 +137,7 @@ def test_the_answer_waits_for_no_refresh(cli, process, home: Path, tmp_path: Pat
     monkeypatch.setenv("ACME_MANY", "3")
     add(cli, "many", "--mode=many", "-r", "acme-bucket")
     with monkeypatch.context() as long_ago:
-        now = SystemClock.now
-        long_ago.setattr(SystemClock, "now", lambda clock: now(clock) - timedelta(minutes=20))
+        long_ago.setattr(SystemClock, "now", lambda _: datetime.now(UTC) - timedelta(minutes=20))
         cli("connector", "list-resources")
     waits = tmp_path / "waits"
     environment = os.environ | {"ACME_SLOW": str(waits)}
