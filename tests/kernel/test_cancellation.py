@@ -298,7 +298,7 @@ async def test_a_verb(verb, warm, count_tasks):
             done = await cancelled_after(checkpoints, partial(work, broker))
             await anyio.wait_all_tasks_blocked()
             with anyio.move_on_after(5):  # what the broker does beside the verb may be on its way still
-                while plugin.opened != plugin.closed:
+                while plugin.opened != plugin.closed:  # noqa: ASYNC110  nobody tells of it
                     await anyio.sleep(0.001)
             assert plugin.opened == plugin.closed
             assert plugin.clients == 0

@@ -197,8 +197,7 @@ def test_a_store_that_was_cut_within_its_last_page_is_found_by_the_check(cli, re
     before = everything(home)
     report = json.loads(cli("store", "check", "-o", "json", code=7).stdout)
     assert report["problems"][0].startswith("the file is damaged: ")
-    told = ("the file is damaged: ", "the store ")
-    assert all(one.startswith(told) and "\n" not in one for one in report["problems"])
+    assert all(" is damaged" in one and "\n" not in one for one in report["problems"])
     assert everything(home) == before
 
 
