@@ -282,6 +282,17 @@ def test_verify_shows_who_and_what(cli, registered) -> None:
     assert shown[-1] == "Where: verb verify, connector one, type acme"
 
 
+def test_a_pipe_loads_nothing_that_draws(cli) -> None:
+    add(cli, "one")
+    arguments = ["connector", "list-resources", "--stats", "--cached", "-o", "json"]
+    code = (
+        f"import sys; sys.argv = ['mooring', *{arguments}]\nfrom mooring.cli import main\ntry: main()\n"
+        "finally: print(*({'rich', 'yaml', 'httpx', 'mooring_aws'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stderr, len(json.loads(done.stdout))) == ("\n", 2)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_an_interruption_shows_what_was_found(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SLOW", str(tmp_path / "slow"))
