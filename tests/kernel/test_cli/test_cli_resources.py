@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -196,6 +196,27 @@ def test_statistics(cli) -> None:
     assert first == {"unit": "north", "calls": 0, "retries": 0, "waited": "P0D", "count": 2, "error": None}
     assert [one["error"] for one in stats["bad", None]] == ["Rejected"]
     assert "stats" not in json.loads(cli("connector", "list-resources", "-o", "json").stdout)[0]
+
+
+def test_the_slowest_unit_comes_first() -> None:
+    from mooring.broker import Finished
+    from mooring.broker._asking import Cost
+    from mooring.cli._edge import Run
+    from mooring.cli._reach import Reach
+    from mooring.types import Connector
+
+    reach, now = Reach(Run()), datetime.now(UTC)
+    one = Connector(id="c" * 36, name="one", type="acme", auth_method="key", created_at=now, updated_at=now)
+    for unit, seconds in (("b", 2), ("c", 0.5), ("a", 30)):
+        cost = Cost(calls=3, retries=1, waited=timedelta(seconds=seconds / 2))
+        about = {"resource_type": "acme-bucket", "unit": unit, "count": 4}
+        reach._add(Finished(connector=one, took=timedelta(seconds=seconds), cost=cost, **about))
+    assert [row[2:] for row in reach.stats().rows] == [
+        ("a", "30.000s", "3", "1", "15.000s", "4"),
+        ("b", "2.000s", "3", "1", "1.000s", "4"),
+        ("c", "0.500s", "3", "1", "0.250s", "4"),
+    ]
+    assert reach.totals().endswith(": 9 calls, 3 retries, 16.250s waited")
 
 
 def test_a_thousand_failures_are_a_readable_table(cli, monkeypatch: pytest.MonkeyPatch) -> None:
