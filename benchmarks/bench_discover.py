@@ -11,6 +11,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 import urllib.request
@@ -24,6 +25,7 @@ import anyio
 
 import mooring as m
 from measure import Figure, cpu, in_memory
+from mooring.assembly import Settings
 from mooring.broker import Failed, Finished, Found
 from mooring.testing import Fake
 from mooring_aws import connector as aws
@@ -284,17 +286,23 @@ async def _one_with_many() -> Figure:
             for number in range(RESOURCES):
                 yield m.Resource(type="bucket", id=f"bucket-{number}", attributes={"created": f"day {number}"})
 
-    async with m.open_broker(plugins=[Many()], **in_memory()) as broker:
-        await broker.register("one", type="fake", auth_method="key", verify=False)
-        gc.collect()
-        tracemalloc.start()
-        try:
-            async with broker.discover(resource_type="bucket") as replies:
-                count = sum([1 async for one in replies if isinstance(one, Found)])
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+    with tempfile.TemporaryDirectory() as home:  # a store in memory would keep them all
+        rooms = in_memory() | {"store": None, "settings": Settings(home=Path(home))}
+        async with m.open_broker(plugins=[Many()], **rooms) as broker:
+            await broker.register("one", type="fake", auth_method="key", verify=False)
+            count, peak = await _read(broker)
     return Figure("discover_100000", peak / 2**20, f"peak of traced memory, {count:,} resources of one connector")
+
+
+async def _read(broker: m.Broker) -> tuple[int, int]:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        async with broker.discover(resource_type="bucket") as replies:
+            count = sum([1 async for one in replies if isinstance(one, Found)])
+        return count, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 # -- the local AWS

@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -198,6 +198,27 @@ def test_statistics(cli) -> None:
     assert "stats" not in json.loads(cli("connector", "list-resources", "-o", "json").stdout)[0]
 
 
+def test_the_slowest_unit_comes_first() -> None:
+    from mooring.broker import Finished
+    from mooring.broker._asking import Cost
+    from mooring.cli._edge import Run
+    from mooring.cli._reach import Reach
+    from mooring.types import Connector
+
+    reach, now = Reach(Run()), datetime.now(UTC)
+    one = Connector(id="c" * 36, name="one", type="acme", auth_method="key", created_at=now, updated_at=now)
+    for unit, seconds in (("b", 2), ("c", 0.5), ("a", 30)):
+        cost = Cost(calls=3, retries=1, waited=timedelta(seconds=seconds / 2))
+        about = {"resource_type": "acme-bucket", "unit": unit, "count": 4}
+        reach._add(Finished(connector=one, took=timedelta(seconds=seconds), cost=cost, **about))
+    assert [row[2:] for row in reach.stats().rows] == [
+        ("a", "30.000s", "3", "1", "15.000s", "4"),
+        ("b", "2.000s", "3", "1", "1.000s", "4"),
+        ("c", "0.500s", "3", "1", "0.250s", "4"),
+    ]
+    assert reach.totals().endswith(": 9 calls, 3 retries, 16.250s waited")
+
+
 def test_a_thousand_failures_are_a_readable_table(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its row, in 80 columns, no word of it broken."""
     from mooring.broker import Failed
@@ -280,6 +301,17 @@ def test_verify_shows_who_and_what(cli, registered) -> None:
     assert cli("connector", "verify", "one", code=4).stderr == "Error: acme does not accept the token; give another\n"
     shown = cli("connector", "verify", "one", "--debug", code=4).stderr.splitlines()
     assert shown[-1] == "Where: verb verify, connector one, type acme"
+
+
+def test_a_pipe_loads_nothing_that_draws(cli) -> None:
+    add(cli, "one")
+    arguments = ["connector", "list-resources", "--stats", "--cached", "-o", "json"]
+    code = (
+        f"import sys; sys.argv = ['mooring', *{arguments}]\nfrom mooring.cli import main\ntry: main()\n"
+        "finally: print(*({'rich', 'yaml', 'httpx', 'mooring_aws'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stderr, len(json.loads(done.stdout))) == ("\n", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

@@ -35,8 +35,8 @@ def draw(table: Table, bound: int) -> None:
     if headed:
         out.print(_grid(table.columns[:beside], (), sizes))
     for row in table.rows:
-        for part in _parts(row[:beside]):
-            out.print(_grid(("",) * beside, [part], sizes))
+        for lines in _parts(row[:beside]):
+            out.print(_grid(("",) * beside, [lines], sizes))
         for name, cell in zip(table.columns[beside:], row[beside:], strict=True):
             for part in _under(name, cell, bound):
                 out.print(part)
