@@ -182,6 +182,7 @@ def _client_config() -> Any:
     from aiobotocore.config import AioConfig
 
     return AioConfig(
+        user_agent=f"mooring/{m.__version__}",  # botocore's own is put together anew for each request
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         max_pool_connections=CONNECTIONS,
