@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mooring import assembly, credentials, errors, events, hookspecs, registry, types
+from mooring import assembly, credentials, errors, events, hookspecs, limits, registry, types
 from mooring.cli._app import make_app
 from mooring.cli._edge import CODES, EXIT_CODES
 from mooring.cli._shells import formats_of
@@ -201,7 +201,7 @@ def hooks() -> Iterator[str]:
     for name, node in source.classes.items():
         if any(isinstance(base, ast.Name) and base.id == "Struct" for base in node.bases):
             yield from source.value(name)
-    for name in ("ConnectorType", "AuthMethod", "Lifetime", "ResourceType", "Resource", "Unit", "Identity"):
+    for name in ("ConnectorType", "AuthMethod", "Lifetime", "ResourceType", "Limit", "Resource", "Unit", "Identity"):
         yield from Source(types).value(name)
     for name in ("Credentials", "BearerToken", "KubernetesAccess", "RegistryLogin"):
         yield from Source(credentials).value(name)
@@ -287,8 +287,16 @@ def settings() -> Iterator[str]:
         "wrapped, and a terminal in its own width."
     )
     more.append(("`MOORING_COLUMNS`", wide))
+    where = "Where a broker that lasts serves [metrics](../how-to/telemetry.md), with `mooring-telemetry`."
+    more.append(("`MOORING_METRICS_PORT`, `MOORING_METRICS_HOST`", where))
     more.append(("`COLUMNS`", "How wide a terminal is. Counts on a terminal alone."))
     yield table(("Variable", "Meaning"), more)
+    yield "## Limits of every vendor"
+    yield (
+        "Beside what each connector type declares (see its page); "
+        "how they work, and how `MOORING_LIMITS` changes them: [limits](../how-to/limits.md)."
+    )
+    yield _limits(limits.DEFAULTS)
     yield "## Files"
     yield "The home folder is `MOORING_HOME`, or if that is unset:"
     yield table(("System", "Home folder"), [
@@ -298,7 +306,7 @@ def settings() -> Iterator[str]:
     ])  # fmt: skip
     yield "`mooring doctor` names it. It is made for its owner alone (mode 0700), and holds:"
     yield table(("File", "What it is"), [
-        ("`mooring.db`", "Connectors, their secrets sealed: SQLite, in WAL mode; at times two more lie beside it"),
+        ("`mooring.db`", "Connectors, their secrets sealed; leases, audit log, events (SQLite, at times two more)"),
         ("`master.key`", "The master keys, where `MOORING_MASTER_KEY` is not set. Made with the first secret."),
         ("`cache/`", "Issued credentials, sealed. May be deleted at any time."),
     ])  # fmt: skip
@@ -368,10 +376,22 @@ def _actions(plugin: Any, resource_type: str, resource_id: str, access: types.Ac
     return sorted({action for statement in policy["Statement"] for action in statement["Action"]})
 
 
+def _limits(rules: Sequence[types.Limit]) -> str:
+    rows = []
+    for rule in rules:
+        where = items(f"{label}={pattern}" for label, pattern in rule.where.items())
+        rate = "" if rule.rate is None else f"{rule.rate:g}, {rule.burst} at a time"
+        rows.append((f"`{rule.name}`", ", ".join(rule.per), where, str(rule.at_once or ""), rate))
+    return table(("Limit", "For each", "Of calls with", "At once", "A second"), rows)
+
+
 def _connector_type(plugin: Any) -> Iterator[str]:
     kind = plugin.describe()
     yield f"# {kind.title or kind.name}"
     yield f"Connector type `{kind.name}`. {kind.description}"
+    if kind.limits:
+        yield "Its [limits](../../how-to/limits.md) on calls:"
+        yield _limits(kind.limits)
     yield f"Output formats of `mooring issue`: {items(('json', 'yaml', *formats_of(registry.bind(plugin))))}."
     yield "## Resource types"
     for reached in kind.resource_types:

@@ -19,7 +19,7 @@ ROOMS = {
     "keyring": {"vault"},
     "structlog": {"journal"},
     "httpx": {"http"},
-    "filelock": {"shelf", "vault"},
+    "filelock": {"shelf", "vault", "cli"},  # one process of the command line refreshes at a time
     "platformdirs": {"assembly"},
     "click": {"cli", "testing"},  # the conformance kit shows a plugin's own command
     "rich": {"cli"},

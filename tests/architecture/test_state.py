@@ -16,6 +16,7 @@ UNCHANGING = {
 
 ALLOWED = {
     ("testing.__init__", "_LAZY"): "a table of names that nothing writes",
+    ("bus", "_scope"): "a variable of each task, which its own job sets",
     ("registry", "_COLOURS"): "a table of rules that nothing writes",
     ("cli._app", "OURS"): "a table of commands that nothing writes",
     ("cli._connectors", "PLACES"): "a table of commands that nothing writes",
@@ -33,8 +34,11 @@ ALLOWED = {
     ("store._sqlite", "LABELS"): "a decoder, which keeps nothing",
     ("store._schema", "SEALED"): "a decoder, which keeps nothing",
     ("store._ledger", "HOLDERS"): "a decoder, which keeps nothing",
+    ("limits", "_asker"): "a context variable: each task sees its own",
+    ("limits", "_spent"): "a context variable: each task sees its own",
+    ("limits", "DEFAULTS"): "limits, which are frozen",
+    ("limits", "_FIELDS"): "a table that nothing writes",
     ("store._ledger", "NEW_HOLDER"): "a string: `format` makes no other",
-    ("store._ledger", "USED"): "a string: `format` makes no other",
     ("testing._example", "example"): "an object without state, for the examples in docstrings",
     ("testing._powered", "powered"): "an object without state, for the examples in docstrings",
     ("testing._powered", "system"): "an object without state, for the examples in docstrings",

@@ -105,6 +105,20 @@ class Twice(Good):
             yield m.Resource(type=request.resource_type, id=name)
 
 
+class Foreign(Good):
+    @m.hookimpl
+    def describe(self):
+        found = super().describe()
+        kinds = tuple(replace(kind, ids="fake-*") for kind in found.resource_types)
+        return replace(found, resource_types=kinds)
+
+
+class Astray(Good):
+    @m.hookimpl
+    async def units(self, session, resource_type):
+        return (m.Unit(name="here", ids="here/*"),)
+
+
 class Undeclared(Good):
     @m.hookimpl
     async def discover(self, session, request):

@@ -43,6 +43,8 @@ BROKEN = {
     "Quoting": ("test_what_the_vendor_refuses_is_an_error_of_ours", "an error shows a secret"),
     "Twice": ("test_discovery_gives_declared_types_and_canonical_ids_once", "discover() gives a resource twice"),
     "Undeclared": ("test_discovery_gives_declared_types_and_canonical_ids_once", "not canonical"),
+    "Foreign": ("test_what_is_discovered_is_found_again_by_its_id", "none of the type's ids 'fake-*'"),
+    "Astray": ("test_what_is_discovered_is_found_again_by_its_id", "is not found where it is looked for"),
     "Longer": ("test_credentials_end_as_asked", "a shorter ttl is not honoured"),
     "Wide": ("test_credentials_open_their_resource_and_no_other", "narrowed credentials open another resource"),
     "Chatty": ("test_no_secret_shows", "a secret of the connector shows"),

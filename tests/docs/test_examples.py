@@ -167,7 +167,7 @@ def check_fields(command: click.Command, context: click.Context) -> None:
     assert len(positional) <= 1
 
 
-# -- the tutorial's transcript ----------------------------------------------------------------------------------------
+# -- transcripts ------------------------------------------------------------------------------------------------------
 
 MARK = "--8<--"
 SAME = (
@@ -175,6 +175,9 @@ SAME = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z", "INSTANT"),
     (r"127\.0\.0\.1:\d+", "LOOPBACK"),
     (r'"(access_key_id|secret_access_key|session_token|consumer)": "[^"]*"', r'"\1": "..."'),
+    (r"\d+\.\d{3}s +\d+ +\d+ +\d+\.\d{3}s", "COST"),
+    (r"in \d+\.\d{3}s: \d+ calls?, ", "in SECONDS: SOME calls, "),
+    (r"(?<=  )\d+[smh]  ", "AGE "),
 )
 
 
@@ -188,19 +191,30 @@ def with_scripts(path: str) -> str:
     return os.pathsep.join((str(Path(sys.executable).parent), path))
 
 
-def test_the_tutorial_transcript_is_real(
-    sandbox_variables: dict[str, str], clean_environment: Callable[..., dict[str, str]]
+@pytest.mark.parametrize(
+    ("page", "begins", "ends"),
+    [
+        ("tutorial/first-connector.md", "## On your own machine", "## On a real AWS account"),
+        ("how-to/find-resources.md", "# Looking", "the whole of it"),
+    ],
+)
+def test_the_transcript_is_real(
+    page: str,
+    begins: str,
+    ends: str,
+    sandbox_variables: dict[str, str],
+    clean_environment: Callable[..., dict[str, str]],
 ) -> None:
-    """Every console block of the first half, in one shell against a sandbox, prints what the page shows."""
-    page = (ROOT / "docs" / "tutorial" / "first-connector.md").read_text(encoding="utf-8")
-    half = page.partition("## On your own machine")[2].partition("## On a real AWS account")[0]
+    """Every console block of that part, in one shell against a sandbox, prints what the page shows."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    part = text.partition(begins)[2].partition(ends)[0]
     steps: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", half, re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", part, re.DOTALL):
         for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = step.partition("\n")
             if not command.startswith(("mooring sandbox up", "source ")):
                 steps.append((command, output))
-    assert len(steps) > 8
+    assert len(steps) > 6
     script = "".join(f"{command}\necho '{MARK}'\n" for command, _ in steps)
     variables = sandbox_variables | {"LOGNAME": "ann", "USER": "ann", "PATH": with_scripts(os.environ["PATH"])}
     command = ["bash", "-c", f"exec 2>&1\n{script}"]

@@ -22,11 +22,31 @@ pytestmark = pytest.mark.anyio
 
 MODELS = "s3://team-models"
 VERBS = ("register", "verify", "discover", "issue", "client")
+ISSUING = ("issue", "client")
+"""Those whose failures are remembered."""
 SLACK = 4.0
 """Seconds beyond its budget in which a verb must have ended, on a busy machine."""
 LONG, SHORT = timedelta(seconds=20), timedelta(seconds=2)
 CALLS = 3
 """How often a call is made at most that may be made again."""
+
+
+LONGEST_PAUSE = timedelta(seconds=61)
+"""After it a failure is remembered no more, and a breaker lets a call through."""
+
+
+class Clock:
+    """Began with the machine's, and stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._wall, self._monotonic = datetime.now(UTC), time.monotonic()
+        self.passed = timedelta(0)
+
+    def now(self) -> datetime:
+        return self._wall + self.passed
+
+    def monotonic(self) -> float:
+        return self._monotonic + self.passed.total_seconds()
 
 
 class Case(NamedTuple):
@@ -108,8 +128,8 @@ class Outcome(NamedTuple):
 class Bench:
     """A broker, and for each verb a connector behind a proxy of its own."""
 
-    def __init__(self, broker: m.Broker, proxies: dict[str, Any], arguments: dict[str, Any]) -> None:
-        self.broker, self.proxies, self.arguments = broker, proxies, arguments
+    def __init__(self, broker: m.Broker, proxies: dict[str, Any], arguments: dict[str, Any], clock: Clock) -> None:
+        self.broker, self.proxies, self.arguments, self.clock = broker, proxies, arguments, clock
         self.ttl = timedelta(hours=1)
 
     async def anew(self) -> None:
@@ -159,6 +179,10 @@ class Bench:
                 tasks.start_soon(one, verb)
         return outcomes
 
+    def asked(self, verb: str) -> int:
+        """Requests, or where none is read connections, since the last fault."""
+        return len(self.proxies[verb].seen) or int(self.proxies[verb].accepted)
+
     def fault(self, **fault: Any) -> None:
         for proxy in self.proxies.values():
             proxy.fault(**fault)
@@ -169,15 +193,16 @@ class Bench:
 @pytest.fixture
 def bench(sandbox: Any, proxies: Any, behind: Any) -> Callable[[timedelta], Any]:
     @asynccontextmanager
-    async def made(budget: timedelta, **options: Any) -> Any:
+    async def made(budget: timedelta) -> Any:
+        clock = Clock()
         lanes = {verb: proxies(sandbox.s3_url, verb) for verb in VERBS}
         methods = {"verify": "secret-key", "discover": "secret-key"}
         arguments = {verb: behind(lanes[verb].url, methods.get(verb, "iam-role")) for verb in VERBS}
         budgets = Budgets(verify=budget, discover=budget, issue=budget, lift=budget)
-        async with m.open_broker(budgets=budgets, system_plugins=(), **options) as broker:
+        async with m.open_broker(budgets=budgets, system_plugins=(), clock=clock) as broker:
             for verb in VERBS[1:]:
                 await broker.register(verb, **arguments[verb], verify=False)
-            yield Bench(broker, lanes, arguments)
+            yield Bench(broker, lanes, arguments, clock)
 
     return made
 
@@ -188,7 +213,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("budget", [LONG, SHORT])
-async def test_every_verb_fails_as_it_should_and_works_again_at_once(
+async def test_every_verb_fails_as_it_should_and_works_again_when_it_is_over(
     bench: Any, subtests: pytest.Subtests, budget: timedelta
 ) -> None:
     tasks_before = len(asyncio.all_tasks())
@@ -206,7 +231,7 @@ async def test_every_verb_fails_as_it_should_and_works_again_at_once(
 async def fails_and_works_again(b: Bench, case: Case) -> None:
     b.fault(**case.fault)
     outcomes = await b.do_all()
-    asked = {verb: len(proxy.seen) or proxy.accepted for verb, proxy in b.proxies.items()}
+    asked = {verb: b.asked(verb) for verb in VERBS}
     for verb, outcome in outcomes.items():
         said = f"{verb}: {outcome.error!r} after {outcome.seconds:.1f} s"
         assert type(outcome.error) is case.kind, said
@@ -223,8 +248,24 @@ async def fails_and_works_again(b: Bench, case: Case) -> None:
     explained = await b.broker.explain("issue", resource_id=MODELS)  # asks nobody
     assert explained.calls == ("sts:AssumeRole",)
     b.fault()
+    for verb in ISSUING:
+        await is_remembered(b, verb, outcomes[verb].error)
     for verb in VERBS:
+        b.clock.passed += LONGEST_PAUSE if verb == ISSUING[0] else timedelta(0)
         assert (again := await b.do(verb)).error is None, f"{verb} afterwards: {again.error}"
+
+
+async def is_remembered(b: Bench, verb: str, first: m.MooringError | None) -> None:
+    """What could not be issued is told again for a while, without a word to the vendor."""
+    assert first is not None
+    before = b.asked(verb)
+    again = (await b.do(verb)).error
+    assert again is not None
+    assert (type(again), again.message, again.where) == (type(first), first.message, first.where)
+    assert b.asked(verb) == before
+    assert (again.retry_after is not None) == first.retryable
+    if first.retry_after is not None:
+        assert again.retry_after == first.retry_after  # the clock stands still
 
 
 def one_line(error: m.MooringError, says: str) -> None:
@@ -360,43 +401,73 @@ async def test_a_thousand_waiting_callers_are_one_request(bench: Any) -> None:
         assert len(b.proxies["issue"].seen) == 1
 
 
-class Shifted:
-    """The machine's clocks, but for a shift of the wall clock."""
-
-    shift = timedelta(0)
-
-    def now(self) -> Any:
-        return datetime.now(UTC) + self.shift
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
 @pytest.mark.parametrize(
     "fault", [{"reset": "connection"}, {"black_hole": True}, {"answer": http("503 Slow Down", refusal("SlowDown"))}]
 )
 async def test_an_outage_fails_nobody_while_credentials_are_valid(bench: Any, fault: dict[str, Any]) -> None:
-    clock = Shifted()
-    async with bench(SHORT, clock=clock) as b:
-        first = await b.broker.issue("issue", resource_id=MODELS, ttl=timedelta(hours=1))
+    async with bench(SHORT) as b:
+        began = b.clock.passed
+        b.ttl = timedelta(hours=1)
+        first = (await b.do("issue")).result
         b.fault(**fault)
         fresh = await b.do("issue")
         assert fresh.result.cached
-        assert b.proxies["issue"].accepted == 0  # not even asked
-        clock.shift = timedelta(minutes=50)  # due, but valid
-        due = await b.do("issue")
-        assert due.error is None
-        assert due.seconds < SHORT.total_seconds() + SLACK
-        assert due.result.credentials == first.credentials
-        assert due.result.cached
+        assert b.asked("issue") == 0  # not even asked
+        for minutes in (50, 57):  # due, which somebody else renews; and so near the end that callers wait
+            b.clock.passed = began + timedelta(minutes=minutes)
+            for _ in range(100):
+                due = await b.do("issue")
+                assert due.error is None
+                assert due.seconds < SHORT.total_seconds() + SLACK
+                assert due.result.credentials == first.credentials
+                assert due.result.cached
+        assert 1 <= b.asked("issue") <= 2 * CALLS  # the renewal's, and the one caller's that came first
         b.fault()
-        clock.shift = timedelta(minutes=50)
+        assert (await b.do("issue")).result.credentials == first.credentials  # asked for again after the pause
+        b.clock.passed += LONGEST_PAUSE
         renewed = await b.do("issue")
-        assert not renewed.result.cached
+        assert renewed.error is None
         assert renewed.result.credentials.access_key_id != first.credentials.access_key_id
-        clock.shift = timedelta(minutes=130)  # ended
+        b.clock.passed += timedelta(minutes=61)  # ended
         b.fault(**fault)
-        assert (await b.do("issue")).error.retryable
+        ended = (await b.do("issue")).error
+        assert ended.retryable
+        await is_remembered(b, "issue", ended)
+
+
+async def test_an_endpoint_that_does_not_answer_is_left_alone_whatever_is_asked_of_it(bench: Any) -> None:
+    async with bench(LONG) as b:
+        b.fault(reset="connection")
+        for _ in range(5):
+            b.ttl += timedelta(minutes=1)  # a wish of its own, of which no failure is remembered
+            assert (await b.do("issue")).error.asked
+        b.fault()
+        b.ttl += timedelta(minutes=1)
+        refused = (await b.do("issue")).error
+        assert (type(refused), refused.asked, b.asked("issue")) == (m.Unreachable, False, 0)
+        one_line(refused, "did not answer 5 times in a row; it is asked again in [1-5] s")
+        assert timedelta(0) < refused.retry_after <= timedelta(seconds=5)
+        b.clock.passed += refused.retry_after + timedelta(milliseconds=1)
+        assert (await b.do("issue")).error is None
+        assert b.broker.breakers() == []
+
+
+async def test_a_vendor_that_asks_for_fewer_calls_is_there(bench: Any) -> None:
+    """It is asked no sooner than it says for what it was asked for, but nothing else has to wait."""
+    async with bench(LONG) as b:
+        b.fault(answer=http("429 Too Many Requests", Retry_After="60"))
+        for asked in range(1, 9):
+            b.ttl += timedelta(minutes=1)
+            first = (await b.do("issue")).error
+            assert (type(first), first.retry_after, b.asked("issue")) == (m.Throttled, timedelta(minutes=1), asked)
+            await is_remembered(b, "issue", first)
+        assert b.broker.breakers() == []
+        b.fault()
+        b.clock.passed += timedelta(seconds=59)
+        early = (await b.do("issue")).error
+        assert (type(early), early.retry_after, b.asked("issue")) == (m.Throttled, timedelta(seconds=1), 0)
+        b.clock.passed += timedelta(seconds=1)
+        assert (await b.do("issue")).error is None
 
 
 async def test_a_native_client_outlives_an_outage(bench: Any) -> None:

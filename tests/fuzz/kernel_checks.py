@@ -43,11 +43,13 @@ from mooring.errors import (
     WrongKey,
 )
 from mooring.http import Http
+from mooring.limits import parse_limits
 from mooring.masking import Masking
 from mooring.registry import bind
 from mooring.shelf import SealedShelf
-from mooring.store import open_sqlite
+from mooring.store import DAMAGE, entry_in, open_sqlite
 from mooring.store._files import file_system
+from mooring.store._ledger import body_of
 from mooring.testing import Example, example, memory_broker
 from mooring.types import Config, ConnectorType, Sealed, Secret, build_config, fields_of, instant, split_config
 from mooring.vault import BackupNote, MasterKey, Vault, key_file, parse_keys, read_backup, write_backup
@@ -75,6 +77,19 @@ def check_instant(value: Any) -> None:
     found = taken(lambda: instant(value), InvalidConfig)
     assert found.tzinfo is UTC
     assert instant(found.isoformat()) == found
+
+
+LIMITS = near(
+    ["aws-ecr.rate=5, vendor.at_once=none", "a.b.burst=3,", "x.rate=1e3"], ["none", "inf", "nan", "=", ".", ","]
+)
+
+
+@outcome
+def check_limits(value: str) -> None:
+    for fields in taken(lambda: parse_limits(value), InvalidConfig).values():
+        assert fields
+        assert all(number is None or 0 < number < float("inf") for number in fields.values())
+        assert fields.get("burst", 1) is not None
 
 
 @outcome
@@ -334,6 +349,78 @@ def check_row(cells: dict[str, Any]) -> str:
     found = in_a_folder(lambda folder: anyio.run(find, folder / "s.db"))
     assert found is None or found.name == "prod"
     return "taken" if found else "absent"
+
+
+LEASE = {
+    "id": "11111111-2222", "connector_id": "1", "connector": "prod", "connector_type": "example", "resource_type": "r",
+    "resource_id": "a", "access": "read", "issued_at": NOW.isoformat(), "expires_at": NOW.isoformat(), "ttl": 900.0,
+    "narrowed": 1, "revocation": "real", "state": "active", "undo": '["u"]', "attempts": 0, "error": "",
+}  # fmt: skip
+HOLDER = {"lease": LEASE["id"], "consumer": "me", "first_at": NOW.isoformat(), "last_at": NOW.isoformat(), "count": 1}
+EVENT = {"seq": 1, "at": NOW.isoformat(), "event": "Happened", "connector_id": "1", "body": '{"a": {"b": [1, null]}}'}
+ENTRY = {
+    "at": NOW.isoformat(), "action": "issue", "consumer": "me", "outcome": "ok", "resource_id": None, "count": 1,
+    "marks": {"token": "one:00ff"},
+}  # fmt: skip
+RECORDS = {"leases": LEASE, "holders": HOLDER, "events": EVENT}
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+RECORDED: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("issued_at", "expires_at", "first_at", "last_at", "at"), INSTANTS | near([NOW.isoformat()])),
+    "ttl": st.floats(allow_nan=False) | st.none(),
+    **dict.fromkeys(("narrowed", "attempts", "count"), INTEGERS),
+    **dict.fromkeys(("undo", "body"), near(['["u"]', "{}", "[]", "null", '{"a": 1}'], ['"a"', "1", "[", "{"])),
+    **dict.fromkeys(("access", "revocation", "state"), near(["read", "real", "active"])),
+    **dict.fromkeys(("connector", "resource_id", "error", "consumer", "event"), near(["prod", CANARY])),
+}
+RECORD_ROWS = st.sampled_from(sorted(RECORDS)).flatmap(
+    lambda table: st.tuples(
+        st.just(table),
+        st.fixed_dictionaries({}, optional={name: RECORDED[name] for name in RECORDS[table] if name in RECORDED}),
+    )
+)
+
+
+@outcome
+def check_record(given: tuple[str, dict[str, Any]]) -> str:
+    """It is read, or named as damaged; nothing else, and by both ways of reading alike."""
+    table, cells = given
+    rows = {name: row | (cells if name == table else {}) for name, row in RECORDS.items()}
+
+    async def find(path: Path) -> Any:
+        async with open_sqlite(path):
+            pass
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for name, row in rows.items():
+                marks = ", ".join("?" * len(row))
+                try:
+                    connection.execute(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
+                except (UnicodeEncodeError, sqlite3.IntegrityError):
+                    raise Refused("SQLite takes no such row") from None
+        async with open_sqlite(path) as store:
+            problems = await store.ledger.damaged()
+            try:
+                return problems, await store.ledger.leases(), await store.ledger.events(after=0)
+            except StoreCorrupt as error:
+                silent(error)
+                assert (len(problems), CANARY in str(problems)) == (1, False)
+                raise Refused("StoreCorrupt") from None
+
+    problems, leases, events = in_a_folder(lambda folder: anyio.run(find, folder / "s.db"))
+    assert (problems, len(leases), len(events)) == ([], 1, 1)
+    moments = [leases[0].issued_at, leases[0].expires_at, events[0].at, leases[0].holders[0].last_at]
+    assert all(one.utcoffset() is not None for one in moments if one is not None)
+    return "taken"
+
+
+ENTRIES = near_bytes([msgspec.json.encode(ENTRY)], ['"at"', '{"a":', "[" * 5000, "null", "\ud800"])
+
+
+@outcome
+def check_entry(body: bytes) -> None:
+    """What is taken is written as the same again."""
+    found = taken(lambda: entry_in(body), *DAMAGE)
+    assert found.at.utcoffset() is not None
+    assert entry_in(body_of(found)) == found
 
 
 MOUNTINFO = near_bytes(

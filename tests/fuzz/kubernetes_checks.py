@@ -37,7 +37,7 @@ from mooring_kubernetes import (
 )
 from mooring_kubernetes import plain as plain_yaml
 from mooring_kubernetes.session import Answer, _object
-from mooring_kubernetes.way import Way
+from mooring_kubernetes.way import Way, endpoint_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 METHODS = {method.name: method.config for method in connector.describe().auth_methods}
@@ -126,6 +126,8 @@ def check_settings(given: tuple[str, Any]) -> str:
         assert "/".join(config.account) == config.service_account
     if getattr(config, "token", None) is not None:
         assert config.token.reveal().isprintable()
+    endpoint = taken(lambda: endpoint_of(config), m.MooringError)
+    assert endpoint.rpartition(":")[2].isdecimal() or getattr(config, "kubeconfig_file", None) is not None
     return f"taken {method}"
 
 

@@ -41,6 +41,12 @@ TARGETS: dict[str, Target] = {
         check=kernel.check_instant,
         large=str,
     ),
+    "limits": Target(
+        parsers=("mooring.limits:parse_limits",),
+        inputs=kernel.LIMITS,
+        check=kernel.check_limits,
+        large=lambda text: f"{text}.rate={text}",
+    ),
     "secret": Target(
         parsers=("mooring.types:Secret.__init__",),
         inputs=near([CANARY]) | st.just(None) | st.binary(),
@@ -49,7 +55,9 @@ TARGETS: dict[str, Target] = {
     ),
     "config": Target(
         parsers=(
+            "mooring.types:_build",
             "mooring.types:build_config",
+            "mooring.types:_build",
             "mooring.types:_decode",
             "mooring.types:_malformed",
             "mooring.types:_plain",
@@ -122,6 +130,27 @@ TARGETS: dict[str, Target] = {
             {"ttl": 1e300},
         ),
         slow=True,
+    ),
+    "recorded-row": Target(
+        parsers=tuple(f"mooring.store._ledger:{name}" for name in ("lease_in", "holder_in", "event_in")),
+        inputs=kernel.RECORD_ROWS,
+        check=kernel.check_record,
+        seeds=(
+            ("leases", {}),
+            ("leases", {"ttl": 9e99}),
+            ("leases", {"undo": "[" * 5000}),
+            ("leases", {"expires_at": "2026-01-01T00:00:00"}),
+            ("events", {"at": "then"}),
+            ("events", {"body": '{"a": ' + "[" * 5000}),
+        ),
+        slow=True,
+    ),
+    "audit-entry": Target(
+        parsers=("mooring.store._ledger:entry_in",),
+        inputs=kernel.ENTRIES,
+        check=kernel.check_entry,
+        seeds=(b'{"a": ' + b"[" * 5000,),
+        large=lambda text: kernel.msgspec.json.encode(kernel.ENTRY | {"consumer": text}),
     ),
     "mountinfo": Target(
         parsers=("mooring.store._files:file_system",),
@@ -409,7 +438,11 @@ TARGETS: dict[str, Target] = {
         large=str,
     ),
     "kubernetes-settings": Target(
-        parsers=("mooring_kubernetes.formats:check_server", "mooring_kubernetes.formats:_fits"),
+        parsers=(
+            "mooring_kubernetes.formats:check_server",
+            "mooring_kubernetes.formats:_fits",
+            "mooring_kubernetes.way:endpoint_of",
+        ),
         inputs=kubernetes.settings_of(),
         check=kubernetes.check_settings,
         large=lambda text: ("token", kubernetes.FIELDS | {"server": text, "token": text}),

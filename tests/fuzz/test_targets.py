@@ -32,10 +32,15 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 ELSEWHERE: dict[str, str] = {
     # name: what tests it
     "mooring.testing._conformance:ConnectorConformance.test_describing_loads_no_sdk": "it reads what it has written",
+    "mooring.cli._audit:verify": "tests/kernel/test_cli/test_cli_audit.py: what is no digest",
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
+    "mooring.broker._audit:read": "tests/kernel/test_audit.py: entries that were changed",
+    "mooring_kubernetes.way:endpoint_of": "tests/plugins/kubernetes/test_settings.py",
     "mooring.cli._shells:dotenv": "tests/kernel/test_cli/test_shells.py, with any text",
     "mooring.testing._conformance:ConnectorConformance.test_the_endpoint_is_pure": "it reads what it has written",
     "mooring_aws.endpoints:host_of": "tests/plugins/aws/test_settings.py",
+    "mooring_aws.ids:account_of_session": "tests/plugins/aws/test_calls.py: whose keys a store says that it makes",
+    "mooring_docker.session:RegistrySession._get": "tests/plugins/docker/test_verify.py: how many calls remain",
     "mooring_aws.revoke:_time_of": "tests/plugins/aws/test_revoke.py: dates that cannot be",
     "mooring_aws.login:login": "tests/plugins/aws/test_login.py",
     "mooring_kubernetes.session:KubernetesSession.ask": "tests/plugins/kubernetes/test_session.py",

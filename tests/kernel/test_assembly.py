@@ -97,7 +97,7 @@ async def test_the_clock_limits_consumer_and_budgets_that_were_handed_in():
     async def hang(request):
         await anyio.sleep_forever()
 
-    fake, clock, limits = Fake(), ManualClock(), Limits({1: 1})
+    fake, clock, limits = Fake(), ManualClock(), Limits()
     budgets = Budgets(verify=timedelta(seconds=0.001))
     async with memory_broker(fake, clock=clock, limits=limits, consumer="me", budgets=budgets) as broker:
         connector = await broker.register("mine", type="fake", auth_method="key", verify=False)

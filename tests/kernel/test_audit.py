@@ -15,7 +15,7 @@ import pytest
 import mooring as m
 from mooring.assembly import Settings, open_broker
 from mooring.errors import MooringError
-from mooring.store import FIRST_LINK, link
+from mooring.store import FIRST_LINK, link, seal_text
 from mooring.testing import Fake
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -148,6 +148,20 @@ async def test_every_change_is_found(tmp_path: Path, how: str) -> None:
     assert all("\n" not in one for one in found)
 
 
+@pytest.mark.parametrize("how", TAMPERING)
+async def test_every_change_is_found_still_after_others_have_written(tmp_path: Path, how: str) -> None:
+    await filled(tmp_path)
+    raw(tmp_path, *TAMPERING[how])
+    for _ in range(2):
+        async with opened(tmp_path) as broker:
+            await broker.update("mine", description="written after it", verify=False)
+
+    found = await problems(tmp_path)
+
+    assert found
+    assert all("\n" not in one for one in found)
+
+
 async def test_a_log_that_is_wholly_gone_is_missed_where_there_are_leases(tmp_path: Path) -> None:
     async with opened(tmp_path) as broker:
         await broker.register("mine", type="fake", auth_method="key", verify=False)
@@ -174,6 +188,9 @@ async def test_a_chain_that_was_written_anew_without_the_key_is_found_and_by_a_d
             database.execute("UPDATE audit SET body = ?, digest = ? WHERE seq = ?", (other, digest, seq))
         database.execute("UPDATE audit_seal SET digest = ?", (digest,))
     assert await problems(tmp_path) == ("the signature of its end is not ours",)
+    async with opened(tmp_path) as broker:
+        await broker.update("mine", description="signs no other's words", verify=False)
+    assert "entry 10" in "".join(await problems(tmp_path))
     for one in ("mooring.db-wal", "mooring.db-shm"):
         (tmp_path / one).unlink(missing_ok=True)
     (tmp_path / "mooring.db").write_bytes(old)
@@ -240,7 +257,14 @@ async def test_a_long_log_is_verified_in_bounded_memory(tmp_path: Path) -> None:
             database.execute("INSERT INTO audit VALUES (?, ?, ?)", (seq, body, digest))
         database.execute("COMMIT")
     async with opened(tmp_path) as broker:
-        await broker.update("mine", description="which signs the end", verify=False)
+        await broker.secrets("mine")  # which has the key at hand
+        key_id, signature = broker._desk.books._sign(seal_text(seq, digest))
+        with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as database:
+            database.execute("DELETE FROM audit WHERE seq > ?", (seq,))
+            database.execute(
+                "UPDATE audit_seal SET seq=?, digest=?, key_id=?, signature=?", (seq, digest, key_id, signature)
+            )
+        await broker.update("mine", description="which goes on from there", verify=False)
         tracemalloc.start()
         try:
             report = await broker.verify_audit()

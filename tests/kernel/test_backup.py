@@ -1027,7 +1027,7 @@ async def test_damaged_pages_are_told(home: Path, file: Path) -> None:
             await register(broker, f"n{number}", description="x" * 400)
     whole = (home / "mooring.db").read_bytes()
     told = []
-    for share in (0.0, 0.2, 0.4, 0.6, 0.8, 0.99):
+    for share in (0.0, 0.2, 0.5, 0.6, 0.8, 0.99):
         (home / "mooring.db").write_bytes(whole)
         damage_pages(home / "mooring.db", share)
         before = names(home)
@@ -1077,6 +1077,23 @@ DAMAGE = {
     "instant": "created_at = ''",
     "text": "description = CAST(x'ff' AS TEXT)",
 }
+
+
+async def test_damaged_records_of_what_was_handed_out_are_told_and_backed_up_as_they_are(
+    home: Path, file: Path
+) -> None:
+    await filled(home)
+    raw(home / "mooring.db", "UPDATE audit SET body = x'00' WHERE seq = 1")
+    raw(home / "mooring.db", "INSERT INTO undo_log VALUES ('u', 'c', 'no json', '', 0, '')")
+    async with opened(home) as broker:
+        report = await broker.check()
+        assert [one.partition(" is damaged")[0].split(" in ")[0] for one in report.problems] == [
+            "the record of audit entry 1",
+            "a record of the undo log",
+        ]
+        await broker.back_up(file)
+        assert len((await broker.check(file)).problems) == 2
+        await broker.restore(file, replace=True)
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)

@@ -1,5 +1,6 @@
 """Discovery: everybody is asked at once, what cannot be asked stands beside what was found, and nothing stays open."""
 
+import math
 import traceback
 from datetime import timedelta
 
@@ -416,3 +417,79 @@ async def test_events():
     assert (seen[1].connector, seen[1].resource_type, seen[1].resource_id) == ("mine", "bucket", "a")
     assert (seen[3].resource_type, seen[3].unit, seen[3].resources) == ("bucket", "", 2)
     assert (seen[4].connectors, seen[4].resources, seen[4].failures) == (1, 2, 0)
+
+
+# -- across a fleet
+
+
+async def fleet(broker: m.Broker, size: int) -> None:
+    for number in range(size):
+        await register(broker, f"c{number}")
+
+
+async def arrivals(broker: m.Broker) -> dict[str, float]:
+    """When each connector had finished its buckets, in seconds since the question."""
+    began = anyio.current_time()
+    async with broker.discover(resource_type="bucket") as replies:
+        return {one.connector.name: anyio.current_time() - began async for one in replies if isinstance(one, Finished)}
+
+
+@VIRTUAL
+async def test_a_fleet_takes_as_long_as_one_connector():
+    fake = Fake()
+    fake.on["discover"] = lambda _: anyio.sleep(1)
+    async with memory_broker(fake) as broker:
+        await fleet(broker, 1000)
+        assert set((await arrivals(broker)).values()) == {1}
+
+
+@VIRTUAL
+async def test_the_first_result_is_not_later_the_more_connectors_there_are():
+    fake = Fake()
+    fake.on["discover"] = lambda _: anyio.sleep(1)
+    async with memory_broker(fake) as broker:
+        await fleet(broker, 2500)  # more than are asked at once
+        taken = sorted((await arrivals(broker)).values())
+        assert (len(taken), taken[0], taken[-1]) == (2500, 1, 3)
+
+
+@VIRTUAL
+async def test_a_dead_and_a_throttled_connector_delay_nobody():
+    class Called(Fake):
+        """Makes one call for each question, in a slot, as plugins do."""
+
+        @m.hookimpl
+        async def discover(self, session, request):
+            name = session.context.connector
+
+            async def call():
+                await anyio.sleep(math.inf if name == "c3" else 1)
+                if name == "c4":
+                    raise Throttled("slow down", retry_after=timedelta(seconds=2))
+
+            await session.context.tools.limits.call(call, "fake", name, "here", "store")
+            yield m.Resource(type="bucket", id="a")
+
+    async with memory_broker(Called()) as broker:
+        await fleet(broker, 100)
+        taken = await arrivals(broker)
+        assert len(taken) == 98
+        assert set(taken.values()) == {1}
+
+
+async def test_a_connector_with_one_unit_is_one_task(count_tasks):
+    tasks = []
+    for size in (20, 60):
+        fake, everybody = Fake(), anyio.Event()
+
+        async def wait(_, fake=fake, everybody=everybody, size=size):
+            if fake.calls["discover"] == size:
+                tasks.append(count_tasks())
+                everybody.set()
+            await everybody.wait()
+
+        fake.on["discover"] = wait
+        async with memory_broker(fake) as broker:
+            await fleet(broker, size)
+            await discovered(broker, resource_type="bucket")
+    assert tasks[1] - tasks[0] == 40

@@ -575,3 +575,61 @@ async def test_leaving_a_nested_scatter_early(count_tasks):
             for _ in range(7):
                 await anext(replies)
         assert count_tasks() == before
+
+
+# -- each: the same, told where it lands
+
+
+@VIRTUAL
+async def test_each_bounds_and_tells_as_scatter_does():
+    told = []
+
+    async def work(job, reply):
+        await anyio.sleep(job)
+        await reply(job)
+        if job == 4:
+            raise Rejected("no")
+
+    async def tell(reply):
+        told.append((reply.job, reply.value, type(reply.error), anyio.current_time() - began))
+
+    async with open_bus() as bus:
+        began = anyio.current_time()
+        await bus.each([3, 1, 4, 9], work, tell, limit=2, budget=5 * SECOND)
+    assert told == [
+        (1, 1, type(None), 1),
+        (3, 3, type(None), 3),
+        (4, 4, type(None), 5),
+        (4, None, Rejected, 5),
+        (9, None, Overdue, 8),
+    ]
+
+
+async def test_each_of_one_job_or_none_takes_no_task(count_tasks):
+    async def work(job, reply):
+        await reply(count_tasks())
+
+    told = []
+
+    async def tell(reply):
+        told.append(reply.value)
+
+    async with open_bus() as bus:
+        before = count_tasks()
+        await bus.each([1], work, tell, limit=2)
+        await bus.each([], work, tell, limit=2)
+    assert told == [before]
+
+
+async def test_each_that_is_cancelled_leaves_nothing_running(count_tasks):
+    async def work(job, reply):
+        if job == 2:
+            scope.cancel()
+        await anyio.sleep_forever()
+
+    before = count_tasks()
+    async with open_bus() as bus:
+        with anyio.CancelScope() as scope:
+            await bus.each(range(3), work, echo, limit=3)
+    assert scope.cancelled_caught
+    assert count_tasks() == before

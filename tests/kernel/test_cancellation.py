@@ -22,10 +22,11 @@ import pytest
 import mooring as m
 from mooring import blocking
 from mooring.assembly import Settings
+from mooring.broker import Found, _findings
 from mooring.cache import Cache, Due, Key
 from mooring.events import Event
 from mooring.http import open_http
-from mooring.store import Ledger, MemoryStore, open_sqlite
+from mooring.store import Findings, Ledger, MemoryStore, open_sqlite
 from mooring.testing import ExampleSystem, Fake, FakeConfig, ManualClock, memory_broker
 from mooring.vault import Vault, parse_keys
 
@@ -39,8 +40,8 @@ class PausingStore(MemoryStore):
 
     def __getattribute__(self, name):
         method = super().__getattribute__(name)
-        if name == "ledger":
-            return PausingLedger(method)
+        if name in ("ledger", "findings"):
+            return PausingPart(method)
         if name not in ("add", "find", "list", "replace", "delete", "changes", "put_undo", "drop_undo", "undos"):
             return method
 
@@ -53,16 +54,16 @@ class PausingStore(MemoryStore):
         return pausing
 
 
-class PausingLedger:
-    """The same of what is written down."""
+class PausingPart:
+    """The same of what is written down, and of what was found."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, part: Ledger | Findings) -> None:
+        self._part = part
 
     def __getattr__(self, name):
         async def pausing(*args, **kwargs):
             await pause()
-            result = await getattr(self._ledger, name)(*args, **kwargs)
+            result = await getattr(self._part, name)(*args, **kwargs)
             await pause()
             return result
 
@@ -140,6 +141,22 @@ async def discover(broker: m.Broker) -> None:
             await pause()
 
 
+async def discover_cached(broker: m.Broker) -> None:
+    """Asked, answered from the store, and answered while it is asked again; how many there are is always the same."""
+    for _ in range(3):
+        found = 0
+        async with broker.discover(cached=True) as replies:
+            async for one in replies:
+                found += isinstance(one, Found)
+                await pause()
+        assert found == 8
+        if isinstance(broker._desk.clock, ManualClock):
+            broker._desk.clock.advance(timedelta(minutes=11))
+    while broker._desk.refreshing:
+        await pause()
+    assert not broker._desk.runs
+
+
 async def client(broker: m.Broker) -> None:
     async with broker.client("mine", **A) as renew:
         await renew()
@@ -177,6 +194,10 @@ async def refresh(broker: m.Broker) -> None:
         await broker.refresh(Due(key, entry))
 
 
+async def note(broker: m.Broker) -> None:
+    await broker.note("login", await broker.issue("mine", **A))
+
+
 async def audit(broker: m.Broker) -> None:
     async for _ in broker.audit():
         pass
@@ -195,6 +216,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "delete": delete,
     "verify": lambda broker: broker.verify("mine"),
     "discover": discover,
+    "discover cached": discover_cached,
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
     "sweep": lambda broker: broker.sweep(),
@@ -206,6 +228,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "renew": renew,
     "revoke": revoke,
     "refresh": refresh,
+    "note": note,
     "audit": audit,
     "verify_audit": lambda broker: broker.verify_audit(),
     "trace": lambda broker: broker.trace(m.Secret("here-1")),
@@ -274,6 +297,9 @@ async def test_a_verb(verb, warm, count_tasks):
             before = count_tasks()
             done = await cancelled_after(checkpoints, partial(work, broker))
             await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(5):  # what the broker does beside the verb may be on its way still
+                while plugin.opened != plugin.closed:  # noqa: ASYNC110  nobody tells of it
+                    await anyio.sleep(0.001)
             assert plugin.opened == plugin.closed
             assert plugin.clients == 0
             assert count_tasks() <= before + (0 if warm else 2)  # the lifespan that was entered meanwhile, and its own
@@ -323,6 +349,39 @@ async def test_waiting_callers_when_the_first_is_cancelled_anywhere():
             assert plugin.opened == plugin.closed
         if done:
             break
+
+
+async def test_a_look_that_is_cut_short_anywhere_is_none(monkeypatch):
+    """What was found before stays, what is new is told of once, and who asks meanwhile gets all of it."""
+    monkeypatch.setattr(_findings, "BATCH", 1)
+    for checkpoints in itertools.count():
+        plugin, store = Pausing(), PausingStore()
+        async with memory_broker(plugin, store=store, clock=ManualClock()) as broker:
+            await broker.register("mine", type="fake", auth_method="key", resource_type="bucket")
+            await discover(broker)
+            plugin.resources["bucket"] = ("b", "c", "d")
+            got: list[int] = []
+
+            async def ask(broker=broker, got=got) -> None:
+                async with broker.discover() as replies:
+                    got.append(len([one async for one in replies if isinstance(one, Found)]))
+
+            done = await cancelled_after(checkpoints, partial(discover, broker))
+            async with broker.discover(cached=True) as replies:
+                known = sorted([one.resource.id async for one in replies if isinstance(one, Found) and one.at])
+            assert sorted(set(known)) in (["a", "b"], ["a", "b", "c", "d"], ["b", "c", "d"])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                tasks.start_soon(cancelled_after, checkpoints, ask)
+                tasks.start_soon(ask)
+            assert set(got) == {6}
+            await broker._desk.books.flush()
+            events = [one for one in await broker.logged(after=0) if one.event in ("ResourceFound", "ResourceGone")]
+            assert sorted(one.body["resource_id"] for one in events) == ["a", "a", "c", "c", "d", "d"]
+            assert not broker._desk.runs
+        if done:
+            break
+    assert checkpoints > 20
 
 
 async def test_the_whole_broker(count_tasks):
@@ -405,6 +464,7 @@ async def test_a_verb_on_real_files(verb, store, tmp_path, count_tasks, anyio_ba
     async with memory_broker(Pausing(), **options) as broker:
         await broker.register("mine", type="fake", auth_method="key", verify=False, config={"key": "k"})
         await broker.verify("mine")
+        await discover(broker)  # the store opens what keeps findings when it is first used
         opened, tasks = open_files(), count_tasks()
         for rounds in spread():
             await broker.update("mine", config={"size": next(numbers)}, verify=False)  # so that nothing is at hand

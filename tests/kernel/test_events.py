@@ -32,7 +32,7 @@ def test_there_are_events() -> None:
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_is_named_for_what_has_happened(event: type[Event]) -> None:
-    assert re.fullmatch(r"[A-Z]\w+(ed|Found)", event.__name__)
+    assert re.fullmatch(r"[A-Z]\w+(ed|Found|Gone)", event.__name__)
 
 
 @pytest.mark.parametrize("event", EVENTS)

@@ -121,7 +121,7 @@ async def test_where_it_cannot_be_recorded_nothing_is_handed_out_and_what_was_ma
     async with memory_broker(vendor, store=store, clock=clock) as broker:
         await register(broker)
 
-        async def away(batch, sign):
+        async def away(batch, sign, signed):
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patched:
@@ -287,9 +287,14 @@ async def test_deleting_a_connector_with_what_it_issued_and_the_leases_of_one_th
         await register(broker)
         await broker.issue("mine", **A)
         await broker.issue("mine", resource_type="bucket", resource_id="wide")
-        await broker.delete("mine", revoke=True)
+        with pytest.raises(m.NotPermitted, match="1 leases of connector 'mine' could not be taken back"):
+            await broker.delete("mine", revoke=True)
         assert (vendor.things, await states(broker)) == (set(), ["revoked", "released"])
-        assert [one.state for one in await broker.leases(connector="mine")] == ["released"]
+        await broker.delete("mine", revoke=True, role_wide=True)
+        assert (len(vendor.denied), await states(broker)) == (1, ["revoked", "revoked"])
+        (line,) = [one async for one in broker.audit() if one.entry.detail]
+        assert (line.entry.action, line.entry.detail) == ("revoke", "role-wide")
+        assert line.entry.by.startswith(line.entry.consumer.partition("@")[0] + "@")
         await register(broker)
         issued = await broker.issue("mine", **A)
         vendor.trouble = Unreachable("the vendor is away; try again")
@@ -358,6 +363,47 @@ async def test_another_broker_serves_what_was_taken_back_for_no_second_more(tmp_
             assert (await four.issue("mine", **A)).lease != latest
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("kept", ["memory", "file"])
+async def test_a_share_that_was_taken_back_is_a_hand_out_anew_in_every_process(kept, tmp_path):
+    clock, vendor, settings = ManualClock(), Fake(), Settings(home=tmp_path)
+    async with AsyncExitStack() as stack:
+
+        async def another(vault=None) -> m.Broker:
+            """With a connection of its own, as in another process."""
+            store = memory if kept == "memory" else await stack.enter_async_context(open_sqlite(tmp_path / "db"))
+            shared = {"store": store, "clock": clock, "settings": settings, "share_cache": True}
+            return await stack.enter_async_context(memory_broker(vendor, **shared, vault=vault))
+
+        memory = MemoryStore()
+        one = await another()
+        two = await another(one._desk.vault)
+        await register(one)
+        for broker in (one, two):
+            for consumer in ("ann", "bob"):
+                issued = await broker.issue("mine", **A, consumer=consumer)
+        await two._desk.books.flush()
+        two._desk.books.used((issued.lease, "ann"))
+        await one.revoke(consumer="ann")
+        await two._desk.books.flush()  # what was counted before is no hand-out after
+        clock.advance(timedelta(seconds=0.6))
+        (lease,) = await one.leases()
+        assert [holder.consumer for holder in lease.holders] == ["bob"]
+
+        assert two.peek("mine", **A, consumer="ann") is None
+        again = [await two.issue("mine", **A, consumer=consumer) for consumer in ("ann", "ann", "bob")]
+        assert {given.lease for given in again} == {issued.lease}
+        lines = [(line.entry.action, line.entry.consumer) async for line in one.audit()][1:]
+        first = [("issue", "ann"), ("issue", "bob")]
+        assert lines == [*first, *first, ("release", "ann"), ("issue", "ann")]
+        (lease,) = await two.leases()
+        assert {holder.consumer: holder.count for holder in lease.holders} == {"ann": 2, "bob": 3}
+
+        await one.revoke(issued.lease)
+        clock.advance(timedelta(seconds=0.6))
+        assert (await two.issue("mine", **A, consumer="ann")).lease != issued.lease
+
+
 # -- writing together
 
 
@@ -366,9 +412,9 @@ async def test_a_cancelled_caller_writes_nothing_and_stops_nobody(monkeypatch):
     async with memory_broker(Fake(), store=store, clock=ManualClock()) as broker:
         books, original, gate = broker._desk.books, store.ledger.record, anyio.Event()
 
-        async def slow(batch, sign):
+        async def slow(batch, sign, signed):
             await gate.wait()
-            return await original(batch, sign)
+            return await original(batch, sign, signed)
 
         monkeypatch.setattr(store.ledger, "record", slow)
         done: list[str] = []
@@ -397,7 +443,7 @@ async def test_a_store_that_raises_what_it_may_not_fails_all_who_wait_and_no_mor
     async with memory_broker(Fake(), store=store, clock=clock) as broker:
         await register(broker)
 
-        async def broken(batch, sign):
+        async def broken(batch, sign, signed):
             await anyio.lowlevel.checkpoint()
             raise RuntimeError
 
@@ -427,7 +473,7 @@ async def test_while_the_store_is_away_events_are_bounded_and_counted_and_no_use
         await register(broker)
         await broker.issue("mine", **A)
 
-        async def away(batch, sign):
+        async def away(batch, sign, signed):
             raise StoreUnavailable("the store is away")
 
         with monkeypatch.context() as patched:
@@ -552,3 +598,26 @@ async def test_killed_at_any_step_nothing_is_lost_and_nothing_stays_at_the_vendo
         assert run(home, "prepare").stderr == ""
         assert run(home, role, step).returncode == -9
         assert run(home, "look").stderr == "", step
+
+
+class Jumping(ManualClock):
+    """Its wall clock can be put forward and back."""
+
+    off = timedelta(0)
+
+    def now(self):
+        return super().now() + self.off
+
+
+async def test_what_has_ended_by_a_clock_that_was_put_back_since_is_not_served_again():
+    vendor, clock = Vendor(), Jumping()
+    async with memory_broker(vendor, clock=clock) as broker:
+        await register(broker)
+        first = await broker.issue("mine", **A)
+        clock.off = 2 * HOUR
+        await broker.sweep()
+        assert await states(broker) == ["expired"]
+        clock.off = timedelta(0)
+        second = await broker.issue("mine", **A)
+        assert second.lease != first.lease
+        assert [one.state for one in await broker.revoke(second.lease)] == ["revoked"]

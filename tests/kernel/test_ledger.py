@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mooring.errors import InvalidConfig, StoreConflict, StoreCorrupt
-from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
+from mooring.records import AuditEntry, Entries, Holder, Lease, Logged, Sealing
 from mooring.store import FIRST_LINK, Ledger, MemoryStore, _ledger, _memory_ledger, link, open_sqlite, seal_text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -52,8 +52,12 @@ def sign(message: bytes) -> tuple[str, bytes]:
     return "k", b"signed " + message
 
 
+def signed(sealing: Sealing) -> bool:
+    return sealing.signature == b"signed " + seal_text(sealing.seq, sealing.digest)
+
+
 async def record(ledger: Ledger, **entries: object) -> None:
-    assert await ledger.record([Entries(**entries)], sign) == [None]
+    assert await ledger.record([Entries(**entries)], sign, signed) == [None]
 
 
 async def test_a_lease_comes_back_as_it_was_with_its_holders(ledger: Ledger) -> None:
@@ -95,13 +99,34 @@ async def test_a_repeat_is_added_to_what_is_stored(ledger: Ledger) -> None:
     assert found.holders == (Holder(consumer="ann", first_at=NOW, last_at=NOW + HOUR, count=6),)
 
 
+async def test_who_is_a_holder_no_more_is_told_and_is_one_anew_only_by_a_new_hand_out(ledger: Ledger) -> None:
+    holders = (("lease-1", holder(count=4)), ("lease-1", holder("bob")))
+    await record(ledger, leases=(lease(),), holders=holders)
+    await record(ledger, gone=(("lease-1", "ann"), ("lease-1", "nobody"), ("nothing", "ann")))
+    await record(ledger, uses=(("lease-1", holder(count=3)),))  # of before, written late
+    (found,) = await ledger.leases()
+    assert [one.consumer for one in found.holders] == ["bob"]
+    assert list(await ledger.parted()) == [("lease-1", "ann")]
+    assert await ledger.leases(consumer="ann") == []
+
+    await record(ledger, holders=(("lease-1", holder(at=NOW + HOUR)),))
+    (found,) = await ledger.leases(consumer="ann")
+    assert set(found.holders) == {holder("bob"), holder(at=NOW + HOUR)}
+    assert list(await ledger.parted()) == []
+
+    await record(ledger, gone=(("lease-1", "ann"),))
+    await record(ledger, leases=(lease(state="expired"),))
+    assert await ledger.prune(NOW + HOUR) == 1
+    assert list(await ledger.parted()) == []
+
+
 @pytest.mark.parametrize("state", ["released", "revoking", "irrevocable", "revoked", "expired"])
 async def test_what_is_not_active_gets_no_holder(ledger: Ledger, state: str) -> None:
     await record(ledger, leases=(lease(state=state),))
     good = Entries(audit=(audit(),), events=(event(),))
     refused = Entries(holders=(("lease-1", holder()),), audit=(audit("never"),), events=(event(),))
 
-    outcomes = await ledger.record([good, refused, good], sign)
+    outcomes = await ledger.record([good, refused, good], sign, signed)
 
     assert [type(one) for one in outcomes] == [type(None), StoreConflict, type(None)]
     assert (await ledger.leases())[0].holders == ()
@@ -113,7 +138,7 @@ async def test_what_is_not_active_gets_no_holder(ledger: Ledger, state: str) -> 
 async def test_what_is_over_stays_over(ledger: Ledger, state: str) -> None:
     await record(ledger, leases=(lease(state=state),))
 
-    (outcome,) = await ledger.record([Entries(leases=(lease(state="revoking"),), audit=(audit(),))], sign)
+    (outcome,) = await ledger.record([Entries(leases=(lease(state="revoking"),), audit=(audit(),))], sign, signed)
 
     assert isinstance(outcome, StoreConflict)
     assert [one.state for one in await ledger.leases()] == [state]
@@ -127,7 +152,7 @@ async def test_text_that_is_not_unicode_fails_no_other_and_is_replaced_where_it_
         events=(Logged(seq=0, at=NOW, event="Told", connector_id=BAD, body={"message": BAD}),),
     )
 
-    outcomes = await ledger.record([bad, told, Entries(leases=(lease(),))], sign)
+    outcomes = await ledger.record([bad, told, Entries(leases=(lease(),))], sign, signed)
 
     assert [type(one) for one in outcomes] == [InvalidConfig, type(None), type(None)]
     assert [one.id for one in await ledger.leases()] == ["lease-1"]
@@ -188,8 +213,13 @@ async def test_only_leases_that_are_over_and_long_ended_are_forgotten(ledger: Le
         ("UPDATE leases SET state = 'odd'", "leases"),
         ("UPDATE leases SET issued_at = 'then'", "leases"),
         ("UPDATE leases SET error = CAST(x'ff' AS TEXT)", "leases"),
+        ("UPDATE leases SET expires_at = '2026-01-01T00:00:00'", "leases"),  # of no zone
+        ("UPDATE leases SET ttl = 9e99", "leases"),
+        (f"UPDATE leases SET undo = '{'[' * 5000}'", "leases"),
         ("UPDATE holders SET first_at = ''", "leases"),
         ("UPDATE events SET body = '{'", "events"),
+        ("UPDATE events SET body = '5'", "events"),
+        ("UPDATE events SET at = 'then'", "events"),
     ],
 )
 async def test_a_damaged_record_is_one_error(tmp_path: Path, damage: str, read: str) -> None:
@@ -199,6 +229,39 @@ async def test_a_damaged_record_is_one_error(tmp_path: Path, damage: str, read: 
             other.execute(damage)
         with pytest.raises(StoreCorrupt, match="restore a backup"):
             await (store.ledger.leases() if read == "leases" else store.ledger.events(after=0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("UPDATE leases SET undo = 'x' WHERE id = 'lease-2'", "lease 'lease-2'"),
+        ("UPDATE leases SET error = CAST(x'ff' AS TEXT) WHERE id = 'lease-2'", "lease 'lease-2'"),
+        ("UPDATE leases SET id = CAST(x'6cff' AS TEXT) WHERE id = 'lease-2'", "lease 'l\N{REPLACEMENT CHARACTER}'"),
+        ("UPDATE holders SET last_at = 'then' WHERE lease = 'lease-2'", "holder of lease 'lease-2'"),
+        ("UPDATE audit SET body = x'ff' WHERE seq = 2", "audit entry 2"),
+        ("UPDATE audit SET body = CAST('{}' AS BLOB) WHERE seq = 2", "audit entry 2"),
+        ("UPDATE events SET at = '2026-01-01' WHERE seq = 2", "event 2"),
+    ],
+)
+async def test_which_record_is_damaged_is_told(tmp_path: Path, damage: str, told: str) -> None:
+    async with open_sqlite(tmp_path / "mooring.db") as store:
+        for number in (1, 2, 3):
+            one = lease(f"lease-{number}")
+            await record(
+                store.ledger, leases=(one,), holders=((one.id, holder()),), audit=(audit(),), events=(event(),)
+            )
+        assert await store.ledger.damaged() == []
+        with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as other:
+            other.execute(damage)
+        assert await store.ledger.damaged() == [f"the record of {told} is damaged; restore a backup"]
+
+
+async def test_of_very_many_damaged_records_some_are_told(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "mooring.db") as store:
+        await record(store.ledger, audit=tuple(audit() for _ in range(2 * _ledger.MOST_TOLD)))
+        with closing(sqlite3.connect(tmp_path / "mooring.db", isolation_level=None)) as other:
+            other.execute("UPDATE audit SET body = x''")
+        assert len(await store.ledger.damaged()) == _ledger.MOST_TOLD + 1
 
 
 async def test_what_is_out_of_bounds_is_one_error(tmp_path: Path) -> None:

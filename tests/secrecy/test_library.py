@@ -1,9 +1,10 @@
 """A secret that a caller, the vault or a vendor gave is in nothing that the library hands out, logs, raises or writes.
 
 By design in the clear: what `reveal()` gives. Beyond us, and so not looked for: what a plugin prints, logs or warns by
-itself (it is code in the same process), the message that it writes into an error of ours (a host masks it by the
-`opened` callback, as the CLI does), and names that a vendor gives its things, such as the subject of an identity and
-the id of a resource: whoever hands an id back needs it as it is.
+itself (it is code in the same process), the message that it writes into an error of ours as its caller gets it (a host
+masks that by the `opened` callback, as the CLI does; in events and leases it is masked by default), and names that a
+vendor gives its things, such as the subject of an identity and the id of a resource: whoever hands an id back needs it
+as it is. In an event the subject is masked, the id is not.
 """
 
 import base64

@@ -159,7 +159,7 @@ async def open_broker(
         bus = await stack.enter_async_context(open_bus())
         user = _user()
         shelf = SealedShelf(settings.cache_folder, vault, lambda name: registry.route(name).kinds)
-        books = Books(store.ledger, vault, clock, bus)
+        books = Books(store.ledger, vault, clock, bus, f"{user}@{socket.gethostname()}")
         last.push_async_callback(books.settle)  # when all that runs beside has ended
         desk = Desk(
             registry=registry,

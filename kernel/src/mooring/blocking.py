@@ -144,6 +144,7 @@ class BlockingBroker:
     leases = _waiting(Broker.leases)
     renew = _waiting(Broker.renew)
     revoke = _waiting(Broker.revoke)
+    note = _waiting(Broker.note)
     verify_audit = _waiting(Broker.verify_audit)
     trace = _waiting(Broker.trace)
     logged = _waiting(Broker.logged)

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -24,6 +25,7 @@ J = TypeVar("J")
 T = TypeVar("T")
 
 CLOSE_SECONDS = 1.0
+_scope: ContextVar[anyio.CancelScope | None] = ContextVar("mooring_job", default=None)
 
 
 class Reply(Struct, Generic[J, T]):
@@ -137,8 +139,8 @@ class Bus:
         """Run `work(job, reply)` for every job, and iterate over the replies as they land.
 
         Jobs are taken from the iterable one by one, as workers come free: there are never more than `limit` tasks.
-        Work calls `await reply(value)` as often as it likes, one at a time; if it raises, that is a reply too. Leaving
-        the context early cancels what is under way and leaves nothing running.
+        Work calls `await reply(value)` as often as it likes, one at a time if it has a budget; if it raises, that is a
+        reply too. Leaving the context early cancels what is under way and leaves nothing running.
 
         Args:
             jobs: any iterable; it may be endless. What it raises is raised on leaving, after the replies.
@@ -161,8 +163,7 @@ class Bus:
             for job in queue:  # shared by all workers: each takes the next
                 if started < limit:
                     start()
-                if error := await _run(job, work, send, budget):
-                    await send.send(Reply(job=job, error=error))
+                await _run(job, work, send.send, budget)
             running -= 1
             if not running:
                 send.close()
@@ -174,6 +175,33 @@ class Bus:
         if failures:
             raise failures[0]
 
+    async def each(
+        self,
+        jobs: Sequence[J],
+        work: Callable[[J, Callable[[T], Awaitable[None]]], Awaitable[None]],
+        tell: Callable[[Reply[J, T]], Awaitable[None]],
+        *,
+        limit: int,
+        budget: timedelta | None = None,
+    ) -> None:
+        """Run `work(job, reply)` for every job as `scatter` does, but hand each reply to `tell` where it lands.
+
+        The caller's own task does its share, so that one job takes no other. `tell` must not raise.
+        """
+        queue = iter(jobs)
+
+        async def worker() -> None:
+            for job in queue:
+                await _run(job, work, tell, budget)
+
+        if len(jobs) == 1:
+            await worker()
+            return
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(limit, len(jobs)) - 1):
+                tasks.start_soon(worker)
+            await worker()
+
 
 def _taken(jobs: Iterable[J], failures: list[Exception]) -> Generator[J, None, None]:
     """The jobs; what the iterable raises is kept, to be raised when the replies are through."""
@@ -183,30 +211,47 @@ def _taken(jobs: Iterable[J], failures: list[Exception]) -> Generator[J, None, N
         failures.append(error)
 
 
+class unhurried:  # noqa: N801  a context manager, and no generator: each reply is given in one
+    """What is waited for in here does not use up the budget of the job that waits."""
+
+    __slots__ = ("_deadline", "_scope", "_since")
+
+    def __enter__(self) -> None:
+        self._scope, self._since = _scope.get(), anyio.current_time()
+        if self._scope is not None:
+            self._deadline, self._scope.deadline = self._scope.deadline, math.inf
+
+    def __exit__(self, *_: object) -> None:
+        if self._scope is not None:
+            self._scope.deadline = self._deadline + anyio.current_time() - self._since
+
+
 async def _run(
     job: J,
     work: Callable[[J, Callable[[T], Awaitable[None]]], Awaitable[None]],
-    send: MemoryObjectSendStream[Reply[J, T]],
+    tell: Callable[[Reply[J, T]], Awaitable[None]],
     budget: timedelta | None,
-) -> Exception | None:
-    """Do one job within its budget; gives what it failed with."""
+) -> None:
+    """Do one job within its budget, and tell its replies; what it fails with is the last."""
 
     async def reply(value: T) -> None:
-        deadline, waited = scope.deadline, anyio.current_time()
-        scope.deadline = math.inf  # a slow reader does not use up the job's budget
-        try:
-            await send.send(Reply(job=job, value=value))
-        finally:
-            scope.deadline = deadline + anyio.current_time() - waited
+        with unhurried():  # by a slow reader
+            await tell(Reply(job=job, value=value))
 
+    failure: Exception | None = None
+    token = _scope.set(None)
     try:
         with anyio.move_on_after(budget.total_seconds() if budget else None) as scope:
+            _scope.set(scope)
             await work(job, reply)
     except Exception as error:  # noqa: BLE001  a failure is a reply
-        return error
-    if budget is not None and scope.cancelled_caught:
-        return Overdue(f"no answer within {budget.total_seconds():g} s; try again later")
-    return None
+        failure = error
+    finally:
+        _scope.reset(token)
+    if failure is None and budget is not None and scope.cancelled_caught:
+        failure = Overdue(f"no answer within {budget.total_seconds():g} s; try again later")
+    if failure is not None:
+        await tell(Reply(job=job, error=failure))
 
 
 @asynccontextmanager

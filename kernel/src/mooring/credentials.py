@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ class Credentials(Struct):
     """Whether they are confined to the resource that was asked for."""
     clamped: tuple[str, ...] = ()
     """What was given less, or more, than was asked for; one sentence each."""
+    traced: ClassVar[tuple[str, ...]] = ()
+    """Fields that are no secrets, but by which a vendor's records name the credentials; `audit trace` finds them."""
 
 
 class BearerToken(Credentials, kw_only=True, tag="bearer-token"):

@@ -62,10 +62,30 @@ class DiscoveryStarted(Event, tag=True):
 
 
 class ResourceFound(ConnectorEvent, tag=True):
-    """A connector reaches a resource."""
+    """A connector reaches a resource that it did not reach at the look before.
+
+    All of a unit's first look are new; those are published, and not written into the numbered log. A discovery of one
+    resource, or by patterns, is no look.
+    """
 
     resource_type: str
     resource_id: str
+
+
+class ResourceGone(ConnectorEvent, tag=True):
+    """A connector does not reach a resource any more that it reached at the look before."""
+
+    resource_type: str
+    resource_id: str
+
+
+class MoreChanged(ConnectorEvent, tag=True):
+    """Beyond the first 1,000 resources of a unit, which have events of their own, so many are new and gone."""
+
+    resource_type: str
+    unit: str
+    found: int
+    gone: int
 
 
 class DiscoveryFailed(ConnectorEvent, tag=True):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
+_PLAIN = re.compile(r"[^*?\[]*")
 _PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text stands for others too."""
+    return not _PLAIN.fullmatch(text)
 
 
 def matches(text: str, patterns: Iterable[str]) -> bool:
@@ -15,7 +20,18 @@ def matches(text: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
-@lru_cache(maxsize=1024)
+def labelled(labels: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
+    """Whether labels are as wanted; a value that is written out is itself, whatever it would be as a pattern.
+
+    >>> labelled({"team": "data"}, {"team": "da*"}), labelled({"team": "a[1]"}, {"team": "a[1]"})
+    (True, True)
+    """
+    return all(
+        key in labels and (value in (None, labels[key]) or fnmatchcase(labels[key], value or ""))
+        for key, value in wanted.items()
+    )
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether there may be a text that matches both patterns; two `[...]` are taken to have a character in common.
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import TypeVar
 
 import anyio
@@ -100,6 +101,7 @@ class Slot:
 
     def __init__(self, gates: tuple[_Gate, ...]) -> None:
         self._gates = gates
+        self._began = anyio.current_time()
 
     def throttled(self, retry_after: timedelta | None = None) -> None:
         """The vendor asks for fewer calls: from then on there are, the more often it says so.
@@ -107,12 +109,17 @@ class Slot:
         Only needs to be said where no `Throttled` leaves the slot.
         """
         if self._gates:
-            self._gates[0].narrow(retry_after.total_seconds() if retry_after is not None else None)
+            self._gates[0].narrow(self._began, retry_after.total_seconds() if retry_after is not None else None)
 
     def remaining(self, calls: int, resets_in: timedelta) -> None:
         """The vendor says how many more calls it takes until when (as by `RateLimit-Remaining`)."""
         if self._gates:
             self._gates[0].bound_by(calls, resets_in.total_seconds())
+
+    def taken(self) -> None:
+        """The vendor has taken the call."""
+        for gate in self._gates:
+            gate.widen(self._began)
 
 
 class Limits:
@@ -167,8 +174,7 @@ class Limits:
                 slot.throttled(error.retry_after)
                 raise
             else:
-                for gate in gates:
-                    gate.widen()
+                slot.taken()
             finally:
                 self._leave(gates)
         finally:
@@ -190,12 +196,16 @@ class Limits:
                 if pause is None or not self._may_retry(labels):
                     raise
             else:
-                self._retries[labels[:2]] = min(self._retries.get(labels[:2], RETRIES) + 1, RETRIES)
+                self._succeeded(labels)
                 return given
             if spent := _spent.get():
                 spent.retries += 1
             await anyio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+    def remaining(self, calls: int, resets_in: timedelta, *labels: str) -> None:
+        """What `Slot.remaining` says, of calls with these labels, where it is known after one was made."""
+        Slot(self._gates_of(labels)).remaining(calls, resets_in)
 
     def _may_retry(self, labels: tuple[str, ...]) -> bool:
         left = self._retries.get(labels[:2], RETRIES)
@@ -203,6 +213,10 @@ class Limits:
             return False
         self._retries[labels[:2]] = left - RETRY_COST
         return True
+
+    def _succeeded(self, labels: tuple[str, ...]) -> None:
+        if (left := self._retries.pop(labels[:2], RETRIES) + 1) < RETRIES:
+            self._retries[labels[:2]] = left
 
     async def _enter(self, labels: tuple[str, ...]) -> tuple[_Gate, ...]:
         """Wait for room in all gates, and take it in all at once."""
@@ -222,8 +236,8 @@ class Limits:
                 # the first in a queue wakes up when there may be room by then; the others are woken
                 gate = waiter.gate
                 delay = gate.opens_in(anyio.current_time()) if gate.first is waiter else math.inf
-                if _left() < delay < math.inf:
-                    raise _too_late(delay)
+                if -math.inf < _left() < delay < math.inf:  # who is cancelled is told so below
+                    raise _too_late(gate.limit, delay)
                 waiter.woken = anyio.Event()
                 with anyio.move_on_after(min(delay, LONGEST_PAUSE)):
                     await waiter.woken.wait()
@@ -231,6 +245,8 @@ class Limits:
                     self._serve(waiter.gate)
         except BaseException:
             if waiter.granted:
+                for gate in waiter.gates:
+                    gate.give_back()
                 self._leave(waiter.gates)
             else:
                 gate = waiter.gate
@@ -248,14 +264,17 @@ class Limits:
     def _serve(self, gate: _Gate) -> None:
         """Let go who waits at a gate, in turn, while there is room; who lacks room elsewhere goes on to wait there."""
         now = anyio.current_time()
+        moving: list[_Waiter] = []
         while gate.waiting and not gate.opens_in(now):
             waiter = gate.first
-            gate.remove(waiter)
+            gate.remove(waiter, served=True)
             if _take(waiter.gates, now):
                 waiter.granted = True
             else:
-                self._queue(waiter, again=True)
+                moving.append(waiter)
             waiter.woken.set()
+        for waiter in reversed(moving):  # so that they keep their order
+            self._queue(waiter, again=True)
         if gate.waiting:
             gate.first.woken.set()
 
@@ -283,9 +302,10 @@ class Limits:
         return gate
 
     def _forget(self) -> None:
-        """Keep the gates alone that are in use, or narrowed."""
+        """Keep the gates alone that are in use, narrowed, or waited for."""
         now = anyio.current_time()
-        self._gates = {group: gate for group, gate in self._gates.items() if not gate.idle(now)}
+        wanted = {gate for one in self._gates.values() for waiter in one.waiters for gate in waiter.gates}
+        self._gates = {group: gate for group, gate in self._gates.items() if gate in wanted or not gate.idle(now)}
         self._known.clear()
 
 
@@ -308,6 +328,7 @@ class _Gate:
 
     __slots__ = (
         "_filled_at",
+        "_narrowed_at",
         "_paused_until",
         "_quota",
         "_quota_until",
@@ -325,7 +346,7 @@ class _Gate:
         """Who waits, by asker; the first asker's first is the next."""
         self._share = 1.0
         """How much of the limit there is, since the vendor last complained."""
-        self._paused_until = self._quota_until = -math.inf
+        self._narrowed_at = self._paused_until = self._quota_until = -math.inf
         self._quota = math.inf
         self._tokens = float(limit.burst)
         self._filled_at = -math.inf
@@ -333,6 +354,10 @@ class _Gate:
     @property
     def waiting(self) -> bool:
         return bool(self._turns)
+
+    @property
+    def waiters(self) -> Iterator[_Waiter]:
+        return chain.from_iterable(self._turns.values())
 
     @property
     def first(self) -> _Waiter:
@@ -347,14 +372,14 @@ class _Gate:
         else:
             mine.append(waiter)
 
-    def remove(self, waiter: _Waiter) -> None:
-        """Out of the queue; its asker's turn is over."""
+    def remove(self, waiter: _Waiter, *, served: bool = False) -> None:
+        """Out of the queue; if it was served, its asker's turn is over."""
         mine = self._turns[waiter.asker]
         mine.remove(waiter)
-        if mine:
-            self._turns.move_to_end(waiter.asker)
-        else:
+        if not mine:
             del self._turns[waiter.asker]
+        elif served:
+            self._turns.move_to_end(waiter.asker)
 
     def opens_in(self, now: float) -> float:
         """Seconds until there may be room; 0 if there is some, infinite if a call has to end first."""
@@ -367,8 +392,8 @@ class _Gate:
             return math.inf
         if limit.rate is None:
             return 0.0
-        lacking = 1 - self._filled(now) - SLACK
-        return max(0.0, lacking / (limit.rate * self._share))
+        lacking = 1 - self._filled(now)
+        return lacking / (limit.rate * self._share) if lacking > SLACK else 0.0
 
     def _filled(self, now: float) -> float:
         rate = self.limit.rate or 0.0
@@ -382,18 +407,22 @@ class _Gate:
         if self._quota < math.inf:
             self._quota = self._quota - 1 if now < self._quota_until else math.inf
 
-    def narrow(self, seconds: float | None) -> None:
-        """The vendor has complained. Calls that were under way together complain once."""
+    def give_back(self) -> None:
+        """The room that a call has taken which was not made; it is in use until it is left."""
+        self._tokens, self._quota = self._tokens + 1, self._quota + 1
+
+    def narrow(self, began: float, seconds: float | None) -> None:
+        """The vendor has complained of a call that began then. Those that were under way together complain once."""
         now = anyio.current_time()
-        if now >= self._paused_until:
-            self._tokens, self._filled_at = self._filled(now), now
+        if began > self._narrowed_at:
+            self._tokens, self._filled_at, self._narrowed_at = self._filled(now), now, now
             self._share = max(self._share / 2, LEAST_SHARE)
         pause = seconds if seconds is not None else random.uniform(FIRST_PAUSE / 2, FIRST_PAUSE)  # noqa: S311
         self._paused_until = max(self._paused_until, now + pause)
 
-    def widen(self) -> None:
-        """The vendor has taken a call."""
-        if self._share < 1:
+    def widen(self, began: float) -> None:
+        """The vendor has taken a call that began then; one from before its last complaint says nothing."""
+        if self._share < 1 and began > self._narrowed_at:
             now = anyio.current_time()
             self._tokens, self._filled_at = self._filled(now), now
             self._share = min(1.0, self._share + RECOVERY)
@@ -405,7 +434,7 @@ class _Gate:
     def idle(self, now: float) -> bool:
         """Whether one that is made anew would be the same."""
         unbound = self._quota == math.inf or now >= self._quota_until
-        full = self._filled(now) >= self.limit.burst
+        full = self.limit.rate is None or self._filled(now) >= self.limit.burst
         return (
             not self.in_use and not self._turns and self._share == 1 and now >= self._paused_until and unbound and full
         )
@@ -437,10 +466,13 @@ def _pause(error: MooringError, ceiling: float | None) -> float | None:
     return max(asked, random.uniform(0, ceiling))  # noqa: S311  (jitter, not a secret)
 
 
-def _too_late(delay: float) -> Throttled:
+def _too_late(limit: Limit, delay: float) -> Throttled:
     """Said at once, where waiting would only use up the caller's time."""
-    pause = timedelta(seconds=math.ceil(delay))
-    return Throttled(f"the vendor has asked for fewer calls; try again in {pause.seconds} s", retry_after=pause)
+    seconds = math.ceil(delay)
+    return Throttled(
+        f"the limit {limit.name} leaves no room in the time there is; try again in {seconds} s",
+        retry_after=timedelta(seconds=seconds),
+    )
 
 
 def _left() -> float:

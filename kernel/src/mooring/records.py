@@ -1,12 +1,17 @@
-"""What is written down of what happened: leases, the audit log and the numbered event log."""
+"""What is written down: leases, the audit log, the numbered event log, and looks at what connectors reach."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from mooring.types import Access, Struct
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""Aware; in UTC where it is ours."""
 
 Revocation = Literal["real", "role-wide", "none"]
 """What taking credentials back means where they came from.
@@ -28,8 +33,8 @@ class Holder(Struct):
     """A consumer that was handed the credentials of a lease."""
 
     consumer: str
-    first_at: datetime
-    last_at: datetime
+    first_at: Instant
+    last_at: Instant
     count: int = 1
     """How many times; repeats are written within a second."""
 
@@ -45,8 +50,8 @@ class Lease(Struct):
     resource_type: str
     resource_id: str | None
     access: Access
-    issued_at: datetime
-    expires_at: datetime | None
+    issued_at: Instant
+    expires_at: Instant | None
     """None: they do not end by themselves."""
     narrowed: bool
     revocation: Revocation
@@ -65,11 +70,11 @@ class Lease(Struct):
 class AuditEntry(Struct):
     """One line of the audit log: who did what, to what, and with what result."""
 
-    at: datetime
+    at: Instant
     action: str
     """Such as `issue`, `register`, `revoke`."""
     consumer: str
-    """Who: the consumer for whom credentials were asked, else the user and host."""
+    """For whom credentials were asked; else who acted."""
     outcome: str
     """`ok`, or the name of the error."""
     connector_id: str = ""
@@ -79,6 +84,10 @@ class AuditEntry(Struct):
     access: str = ""
     lease: str = ""
     count: int = 1
+    by: str = ""
+    """Who acted: the user and host of the process. A consumer is what that one says it is."""
+    detail: str = ""
+    """How, where there is more than one way, such as `role-wide`."""
     marks: Mapping[str, str] = {}
     """Of each secret that was handed out, `key id:keyed hash` by its field: found again only by who has both."""
 
@@ -106,7 +115,7 @@ class Logged(Struct):
     """An event in the numbered event log."""
 
     seq: int
-    at: datetime
+    at: Instant
     event: str
     """Its name, such as `CredentialsIssued`."""
     connector_id: str
@@ -122,9 +131,42 @@ class Entries(Struct):
     holders: tuple[tuple[str, Holder], ...] = ()
     """By lease, which must be active; `count` is added to what is stored."""
     uses: tuple[tuple[str, Holder], ...] = ()
-    """The same of hand-outs that were made; dropped where the lease is known no more."""
+    """The same of hand-outs that were made; dropped where the lease is known no more, or taken from that consumer."""
     gone: tuple[tuple[str, str], ...] = ()
     """Consumers that are holders of a lease no more."""
     audit: tuple[AuditEntry, ...] = ()
     events: tuple[Logged, ...] = ()
     """Their numbers are given when they are written."""
+
+
+class Look(Struct):
+    """One connector's unit of one resource type, and what became of asking it; of type "" the connector itself."""
+
+    connector_id: str
+    version: int
+    """The connector's; as it was before it may have reached something else."""
+    resource_type: str = ""
+    unit: str = ""
+    at: datetime | None = None
+    """When it last named all it has; None if it never did."""
+    count: int = 0
+    took: timedelta = timedelta(0)
+    failed_at: datetime | None = None
+    """When it failed, if that was after it named all."""
+    error: str = ""
+    """With which error."""
+    message: str = ""
+
+    @property
+    def tried_at(self) -> datetime | None:
+        """When it last answered or failed."""
+        return self.failed_at or self.at
+
+
+class Change(Struct):
+    """The ids of what is new in a unit, and of what is gone, since the look before; those beyond are counted."""
+
+    found: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    more_found: int = 0
+    more_gone: int = 0

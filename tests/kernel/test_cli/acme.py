@@ -81,6 +81,13 @@ async def hang(how: str) -> None:
             await anyio.to_thread.run_sync(wait, abandon_on_cancel=True)
 
 
+def waits() -> None:
+    """Tell, in the file ACME_SLOW, which process waits from now on."""
+    draft = Path(os.environ["ACME_SLOW"] + "-draft")
+    draft.write_text(str(os.getpid()))
+    draft.rename(os.environ["ACME_SLOW"])
+
+
 def last_words(token: str) -> None:
     """Quote a secret when nobody listens any more."""
 
@@ -111,10 +118,13 @@ class Acme:
             ),
             resource_types=(
                 m.ResourceType(name="acme-bucket", formats=("NAME", "acme://NAME"), permissions=("acme:List",)),
-                m.ResourceType(name="acme-account", instances=False, narrowable=False, auth_methods=("key",)),
+                m.ResourceType(
+                    name="acme-account", instances=False, narrowable=False, auth_methods=("key",), ids="[0-9]*"
+                ),
             ),
             credentials=(AcmeCredentials,),
             formats=("lines",),
+            limits=(m.Limit(name="acme-api", per=("vendor",), where={"vendor": "acme"}, at_once=9, rate=2.5, burst=4),),
         )
 
     @m.hookimpl
@@ -136,7 +146,7 @@ class Acme:
             case "boom":
                 raise RuntimeError(quoting(token))
             case "wait":
-                Path(os.environ["ACME_SLOW"]).touch()  # noqa: ASYNC240
+                waits()
                 await anyio.sleep(60)
             case "hang":
                 await hang(os.environ["ACME_HANGS"])
@@ -162,8 +172,11 @@ class Acme:
         if request.unit.name == "south":
             raise m.AccessDenied("acme does not show the south; ask for it")
         yield m.Resource(type="acme-bucket", id="first", region=request.unit.name)
-        if mode == "slow":
-            Path(os.environ["ACME_SLOW"]).touch()  # noqa: ASYNC240
+        if mode == "many":
+            for number in range(int(os.environ["ACME_MANY"])):
+                yield m.Resource(type="acme-bucket", id=f"bucket-{number:06}", region=request.unit.name)
+        if mode == "slow" or (mode == "many" and "ACME_SLOW" in os.environ):
+            waits()
             await anyio.sleep(60)
         yield m.Resource(type="acme-bucket", id="second" if mode != "escape" else "\x1b[31msecond\nline")
 

@@ -259,3 +259,17 @@ def test_doctor_tells_of_a_wrong_key_and_a_lost_clock(cli, registered, monkeypat
     assert "sealed under master key" in found["connector one"][1]
     monkeypatch.setenv("MOORING_MASTER_KEY", "k1:short")
     assert checks(cli, "--offline", code=7)["master key"][0] == "fail"
+
+
+def test_doctor_warns_of_limits_that_there_are_none(cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(text: str) -> list[tuple[str, str]]:
+        monkeypatch.setenv("MOORING_LIMITS", text)
+        checks = json.loads(cli("doctor", "--offline", "-o", "json").stdout)
+        return [(one["status"], one["detail"]) for one in checks if one["check"] == "limits"]
+
+    assert limits("") == []
+    assert limits("acme-api.rate=5,service.at_once=none") == [("ok", "2 limits changed by MOORING_LIMITS")]
+    (warning,) = limits("acme-app.rate=5,vendor.at_once=3")
+    assert warning == (
+        "warn", "MOORING_LIMITS names 'acme-app', and no limit is called that; did you mean 'acme-api'?",
+    )  # fmt: skip

@@ -40,7 +40,7 @@ def tamper(home: Path, statement: str) -> None:
 def test_list(cli, history) -> None:
     text = cli("audit", "list").stdout
     assert text.splitlines()[0].split() == [
-        *("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "CONNECTOR", "RESOURCE", "LEASE")
+        *("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "BY", "CONNECTOR", "RESOURCE", "LEASE")
     ]
     assert CANARY not in text
     found = entries(cli)
@@ -166,3 +166,14 @@ def test_what_is_wrong(cli, history, arguments, given, says) -> None:
     assert says in result.stderr
     assert CANARY not in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_doctor_looks_at_the_audit_log(cli, history, home) -> None:
+    def found() -> dict[str, str]:
+        checks = json.loads(cli("doctor", "--offline", "-o", "json", code=None).stdout)
+        return {one["check"]: f"{one['status']} {one['detail']}" for one in checks}
+
+    assert found()["audit log"] == "ok 6 entries, as they were written"
+    tamper(home, "DELETE FROM audit WHERE seq = 3")
+    assert found()["audit log"].startswith("fail ")
+    assert "mooring audit verify" in found()["audit log"]

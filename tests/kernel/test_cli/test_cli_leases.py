@@ -156,6 +156,8 @@ def test_show(cli, issue) -> None:
     data = json.loads(cli("lease", "show", lease, "-o", "json").stdout)
     assert [one["consumer"] for one in data["holders"]][1:] == ["job-7"]
     assert data == yaml.safe_load(cli("lease", "show", lease, "-o", "yaml").stdout)
+    assert "\nttl            1h\n" in text
+    assert "\nttl            20m\n" in cli("lease", "show", issue(*FIRST, "--ttl", "20m")["lease"]).stdout
 
 
 def test_renew(cli, issue) -> None:
@@ -229,7 +231,7 @@ def test_from_one_consumer_alone(cli, issue) -> None:
     lease = issue()["lease"]
     issue(*FIRST, "--consumer", "job-7")
     result = cli("lease", "revoke", "--consumer", "job-7", code=7)
-    assert "taken from this consumer; others hold it, and it works until" in result.stdout
+    assert "not counted as this consumer's any more; others hold it too, and it works until" in result.stdout
     (left,) = leases(cli)
     assert (left["id"], left["state"], len(left["holders"])) == (lease, "active", 1)
 
@@ -278,7 +280,7 @@ def test_it_asks_on_a_terminal(cli, wide, asked) -> None:
         (("list", "--connector", "onne"), "did you mean 'one'?"),
         (("list", "--state", "gone"), "'gone' is not one of"),
         (("list", "--state", "active", "--all"), "give one of them"),
-        (("show", "1234"), "no lease is named '1234'"),
+        (("show", "1234"), "'1234' is too short for a lease; give 8 characters"),
         (("show",), "Missing argument"),
         (("renew", "00000000-no"), "no lease is named"),
         (("rvoke",), "did you mean 'revoke'?"),
@@ -319,7 +321,7 @@ def test_delete_keeps_a_connector_without_which_nothing_could_be_revoked(cli, is
     cli("connector", "update", "one", "--mode=stubborn", "--no-verify")
     issue()
     result = cli("connector", "delete", "one", "--revoke", code=7)
-    assert result.stderr.startswith("Kept the connector 'one': what it has issued could not be revoked yet")
+    assert result.stderr.startswith("Kept the connector 'one': what it has issued could not all be revoked")
     assert [one["state"] for one in leases(cli)] == ["revoking"]
     cli("connector", "update", "one", "--mode=revocable", "--no-verify")
     cli("connector", "delete", "one", "--revoke")

@@ -1,12 +1,20 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections import Counter
+from contextlib import redirect_stdout
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
+
+from mooring.cli._output import Table
 
 
 def add(cli, name: str, *more: str) -> None:
@@ -95,6 +103,191 @@ def test_a_connector_that_was_named_and_left_out_is_told_why(cli) -> None:
     assert cli(*listing, "-l", "team=ops").stderr == "No connector matches.\n"
 
 
+def test_patterns_of_ids(cli) -> None:
+    listing = ("connector", "list-resources", "-o", "json")
+    add(cli, "one")
+
+    def found(*patterns: str) -> list[str]:
+        groups = json.loads(cli(*listing, *patterns).stdout)
+        return [one["id"] for group in groups for one in group["resources"]]
+
+    assert found("--match", "se*") == ["second"]
+    assert found("-m", "4*", "-m", "f?rst") == ["4711", "first"]
+    assert found("--match", "[!0-9]*", "-r", "acme-bucket") == ["first", "second"]
+    result = cli("connector", "list-resources", "--match", "third*")
+    assert result.stderr == "Nothing was found.\n"
+    for bad, says in (("", "an empty pattern"), ("a[b", "has no ]"), ("[z-a]", "backwards")):
+        result = cli(*listing, "--match", bad, code=2)
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: Invalid value for '-m' / '--match': ")
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_cannot_match_is_not_asked(cli) -> None:
+    add(cli, "one", "--mode=deny")
+    assert "Error: " in cli("connector", "list-resources", "--match", "no/*", code=7).stdout
+    result = cli("connector", "list-resources", "--match", "no/*", "-r", "acme-account", "--stats")
+    assert result.stderr == "Nothing was found: none of the connectors can reach that, so none was asked.\n"
+    assert "0 units" in result.stdout
+
+
+def test_patterns_of_labels(cli) -> None:
+    add(cli, "one", "-l", "team=data")
+    add(cli, "two", "-l", "team=d[a]ta")
+    add(cli, "three", "-l", "team=ops", "-l", "env=")
+
+    def asked(*labels: str, code: int = 0) -> set[str]:
+        options = [part for label in labels for part in ("--label", label)]
+        result = cli("connector", "list-resources", *options, "-o", "json", code=code)
+        return {one["connector"] for one in json.loads(result.stdout or "[]")}
+
+    assert asked("team=da*") == {"one"}
+    assert asked("team=d*") == {"one", "two"}
+    assert asked("team=d[a]ta") == {"one", "two"}  # the second as it is written
+    assert asked("team=data") == {"one"}
+    assert asked("team=*", "env=*") == {"three"}
+    assert asked("team=x*") == set()
+    result = cli("connector", "list-resources", "-n", "three", "-l", "team=d*", code=2)
+    assert "connector 'three' does not have the label 'team' = 'd*'" in result.stderr
+
+
+def test_the_first_failure_ends_it(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SLOW", str(tmp_path / "slow"))
+    add(cli, "south", "--regions", "south", "--regions", "north")
+    add(cli, "waits", "--mode=wait")  # for a minute, and then it would answer
+    listing = ("connector", "list-resources", "--fail-fast")
+    result = cli(*listing, "-o", "json", code=7)
+    groups = json.loads(result.stdout)
+    assert {group["connector"] for group in groups} == {"south"}
+    errors = [one for group in groups for one in group["errors"]]
+    assert errors == [{"unit": "south", "error": "AccessDenied", "message": "acme does not show the south; ask for it"}]
+    assert result.stderr == "Ended at the first failure; this is what was found until then.\n"
+    assert "Error in south: acme does not show" in cli(*listing, code=7).stdout
+    result = cli(*listing, "--exclude-errors", code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: --fail-fast shows an error, --exclude-errors leaves it out; give one")
+    add(cli, "good")
+    assert cli(*listing, "-n", "good").stderr == ""
+
+
+def test_statistics(cli) -> None:
+    add(cli, "one", "--regions", "south", "--regions", "north")
+    add(cli, "bad", "--mode=leak")
+    result = cli("connector", "list-resources", "--stats")
+    table, _, after = result.stdout.partition("\nSlowest first\n")
+    assert "RESOURCE NAMES" in table
+    head, *rows, totals = after.splitlines()
+    assert head.split("  ")[0] == "CONNECTOR"
+    assert head.split()[-6:] == ["UNIT", "TOOK", "CALLS", "RETRIES", "WAITED", "FOUND"]
+    assert sorted((row.split()[0], row.split()[-1]) for row in rows) == [
+        ("bad", "Rejected"), ("one", "1"), ("one", "1"), ("one", "2"), ("one", "AccessDenied")
+    ]  # fmt: skip
+    tooks = [float(re.findall(r" (\d+\.\d{3})s ", row)[0]) for row in rows]
+    assert tooks == sorted(tooks, reverse=True)
+    assert re.fullmatch(r"5 units in \d+\.\d{3}s: 0 calls, 0 retries, 0\.000s waited", totals)
+    assert "s3cret" not in result.output
+    assert "Rejected" not in cli("connector", "list-resources", "--stats", "--exclude-errors").stdout
+
+    groups = json.loads(cli("connector", "list-resources", "--stats", "-o", "json").stdout)
+    stats = {(group["connector"], group["resource_type"]): group["stats"] for group in groups}
+    (first,) = [one for one in stats["one", "acme-bucket"] if one["unit"] == "north"]
+    assert re.fullmatch(r"PT\d+(\.\d+)?S", first.pop("took"))
+    assert first == {"unit": "north", "calls": 0, "retries": 0, "waited": "P0D", "count": 2, "error": None}
+    assert [one["error"] for one in stats["bad", None]] == ["Rejected"]
+    assert "stats" not in json.loads(cli("connector", "list-resources", "-o", "json").stdout)[0]
+
+
+def test_the_slowest_unit_comes_first() -> None:
+    from mooring.broker import Finished
+    from mooring.broker._asking import Cost
+    from mooring.cli._edge import Run
+    from mooring.cli._reach import Reach
+    from mooring.types import Connector
+
+    reach, now = Reach(Run()), datetime.now(UTC)
+    one = Connector(id="c" * 36, name="one", type="acme", auth_method="key", created_at=now, updated_at=now)
+    for unit, seconds in (("b", 2), ("c", 0.5), ("a", 30)):
+        cost = Cost(calls=3, retries=1, waited=timedelta(seconds=seconds / 2))
+        about = {"resource_type": "acme-bucket", "unit": unit, "count": 4}
+        reach._add(Finished(connector=one, took=timedelta(seconds=seconds), cost=cost, **about))
+    assert [row[2:] for row in reach.stats().rows] == [
+        ("a", "30.000s", "3", "1", "15.000s", "4"),
+        ("b", "2.000s", "3", "1", "1.000s", "4"),
+        ("c", "0.500s", "3", "1", "0.250s", "4"),
+    ]
+    assert reach.totals().endswith(": 9 calls, 3 retries, 16.250s waited")
+
+
+def test_a_thousand_failures_are_a_readable_table(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in its row, in 80 columns, no word of it broken."""
+    from mooring.broker import Failed
+    from mooring.cli._edge import Run
+    from mooring.cli._output import emit
+    from mooring.cli._reach import Reach
+    from mooring.errors import AuthFailed
+    from mooring.types import Connector
+
+    reach, now = Reach(Run()), datetime.now(UTC)
+    for number in range(1000):
+        id = f"{number:08x}-0000-0000-0000-000000000000"
+        about = {"auth_method": "key", "created_at": now, "updated_at": now}
+        connector = Connector(id=id, name=f"account-{number:04}", type="acme", **about)
+        error = AuthFailed("acme does not accept the token; give another")
+        reach._add(Failed(connector=connector, resource_type=None, unit="", error=error))
+    monkeypatch.setenv("MOORING_COLUMNS", "80")
+    with redirect_stdout(StringIO()) as stdout:
+        emit("table", None, reach.table())
+    head, *lines = stdout.getvalue().splitlines()
+    assert (
+        head.split() == ["ID", "NAME", "TYPE", "RESOURCE", "TYPE", "RESOURCE", "NAMES"] or "RESOURCE TYPE" not in head
+    )
+    assert max(map(len, lines)) <= 80
+    names = [line.split()[1] for line in lines if "account-" in line]
+    assert names == [f"account-{number:04}" for number in range(1000)]
+    assert len(lines) <= 2000
+    words = Counter(word for line in lines for word in line.split())
+    assert {words[word] for word in ["Error:", "accept", "token;", "give", "another"]} == {1000}
+
+
+@pytest.mark.parametrize(("output", "columns"), [("json", ""), ("yaml", ""), ("table", ""), ("table", "80")])
+def test_many_resources_are_held_once(output: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing them takes a small part of the room that they take themselves."""
+    from mooring.broker import Found
+    from mooring.cli._edge import Run
+    from mooring.cli._output import emit
+    from mooring.cli._reach import Reach
+    from mooring.types import Connector, Resource
+
+    class Nowhere(StringIO):
+        size = 0
+
+        def write(self, text: str) -> int:
+            Nowhere.size += len(text)
+            return len(text)
+
+    now = datetime.now(UTC)
+    one = Connector(id="c" * 36, name="one", type="acme", auth_method="key", created_at=now, updated_at=now)
+    monkeypatch.setenv("MOORING_COLUMNS", columns)
+    count = 100_000 if output == "json" else 5_000  # the others take their time
+    with redirect_stdout(Nowhere()):
+        emit(output, [{}], Table(("NAME",), [("x",)]))  # what is loaded once
+        tracemalloc.start()
+        try:
+            reach = Reach(Run())
+            for number in range(count):
+                resource = Resource(type="acme-bucket", id=f"a-bucket-{(number * 7919) % count:06}")
+                reach._add(Found(connector=one, resource=resource))
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            emit(output, reach.data(), reach.table()) if output == "table" else emit(output, reach.data())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert Nowhere.size > count * len("a-bucket-000000")
+    assert peak - held < 0.1 * held + 1_500_000
+
+
 def test_verify_shows_who_and_what(cli, registered) -> None:
     result = cli("connector", "verify", "one")
     assert "accepted as  robot" in result.stdout
@@ -108,6 +301,17 @@ def test_verify_shows_who_and_what(cli, registered) -> None:
     assert cli("connector", "verify", "one", code=4).stderr == "Error: acme does not accept the token; give another\n"
     shown = cli("connector", "verify", "one", "--debug", code=4).stderr.splitlines()
     assert shown[-1] == "Where: verb verify, connector one, type acme"
+
+
+def test_a_pipe_loads_nothing_that_draws(cli) -> None:
+    add(cli, "one")
+    arguments = ["connector", "list-resources", "--stats", "--cached", "-o", "json"]
+    code = (
+        f"import sys; sys.argv = ['mooring', *{arguments}]\nfrom mooring.cli import main\ntry: main()\n"
+        "finally: print(*({'rich', 'yaml', 'httpx', 'mooring_aws'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stderr, len(json.loads(done.stdout))) == ("\n", 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
@@ -131,3 +335,55 @@ def test_an_interruption_shows_what_was_found(cli, tmp_path: Path, monkeypatch: 
     }
     assert messages == "Interrupted; this is what was found until then.\n"
     assert process.returncode == 130
+
+
+def test_patterns_choose_ids_and_labels(cli) -> None:
+    add(cli, "one", "-l", "team=data")
+    add(cli, "two", "-l", "team=dev", "-l", "tier=1")
+    add(cli, "three")
+
+    def found(*arguments: str) -> list[tuple[str, list[str]]]:
+        data = json.loads(cli("connector", "list-resources", "-o", "json", *arguments).stdout)
+        return [(one["connector"], [each["id"] for each in one["resources"]]) for one in data if one["resources"]]
+
+    assert found("--match", "f*", "-n", "one") == [("one", ["first"])]
+    assert found("--match", "f*", "-m", "471?", "-n", "one") == [("one", ["4711"]), ("one", ["first"])]
+    assert {name for name, _ in found("-l", "team=da*")} == {"one"}
+    assert {name for name, _ in found("-l", "team=d*")} == {"one", "two"}
+    assert {name for name, _ in found("-l", "team=d*", "-l", "tier=[12]")} == {"two"}
+    listed = json.loads(cli("connector", "list", "-l", "team=*v", "-o", "json").stdout)
+    assert [one["name"] for one in listed] == ["two"]
+    assert "an empty pattern matches nothing" in cli("connector", "list-resources", "--match", "", code=2).stderr
+
+
+def test_fail_fast_ends_at_the_first_failure(cli) -> None:
+    add(cli, "bad", "--mode=deny")
+    add(cli, "slow", "--mode=slow")
+    begun = time.monotonic()
+    result = cli("connector", "list-resources", "--fail-fast", "-o", "json", code=7)
+    assert time.monotonic() - begun < 30, "it waits for nobody"
+    (bad,) = [one for one in json.loads(result.stdout) if one["connector"] == "bad"]
+    assert [one["error"] for one in bad["errors"]] == ["AuthFailed"]
+    assert "give one of them" in cli("connector", "list-resources", "--fail-fast", "--exclude-errors", code=2).stderr
+
+
+def test_stats_say_what_each_unit_has_cost(cli) -> None:
+    add(cli, "one")
+    add(cli, "bad", "--mode=deny")
+    data = json.loads(cli("connector", "list-resources", "--stats", "-o", "json").stdout)
+    units = {(group["connector"], group["resource_type"]): group["stats"] for group in data}
+    ((bucket,), (bad,)) = units["one", "acme-bucket"], units["bad", None]
+    assert (bucket["count"], bucket["took"][:2], bad["error"]) == (2, "PT", "AuthFailed")
+    assert {*bucket} >= {"unit", "calls", "retries", "waited"}
+    table = cli("connector", "list-resources", "--stats").stdout
+    assert "Slowest first" in table
+
+
+def test_a_long_list_is_the_same_document_in_json_and_yaml(cli) -> None:
+    import yaml
+
+    add(cli, "one")
+    add(cli, "two")
+    as_json = json.loads(cli("connector", "list-resources", "-o", "json").stdout)
+    assert yaml.safe_load(cli("connector", "list-resources", "-o", "yaml").stdout) == as_json
+    assert [one["connector"] for one in as_json] == ["one", "one", "two", "two"]

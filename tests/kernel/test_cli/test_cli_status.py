@@ -112,6 +112,9 @@ def test_endpoints_by_the_event_log(cli, registered, home) -> None:
     for endpoint in ("a.example", "b.example"):
         happened(home, "BreakerOpened", now, endpoint=endpoint, failures=5, until=until)
     happened(home, "BreakerClosed", now, endpoint="b.example")
+    for damage in ({"endpoint": "d.example", "failures": 5}, {"until": "then"}, {"until": [], "endpoint": [1]}):
+        happened(home, "BreakerOpened", now, **damage)
+    happened(home, "BreakerClosed", now)
     long_ago = (now - timedelta(hours=1)).isoformat()
     happened(home, "BreakerOpened", now - timedelta(hours=1), endpoint="c.example", failures=5, until=long_ago)
     assert [one["endpoint"] for one in told(cli)["endpoints"]] == ["a.example"]

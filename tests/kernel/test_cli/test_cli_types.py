@@ -93,3 +93,12 @@ def test_describe_type(cli) -> None:
     assert method["name"] == "role"
     assert {"name": "token", "type": "secret", "required": True, "secret": True}.items() <= method["fields"][1].items()
     assert "did you mean 'key'?" in cli("connector", "describe-type", "acme", "-a", "keys", code=2).stderr
+
+
+def test_describe_type_shows_the_limits(cli) -> None:
+    (limit,) = json.loads(cli("connector", "describe-type", "acme", "-o", "json").stdout)["limits"]
+    assert limit == {
+        "name": "acme-api", "per": ["vendor"], "where": {"vendor": "acme"}, "at_once": 9, "rate": 2.5, "burst": 4,
+    }  # fmt: skip
+    shown = " ".join(cli("connector", "describe-type", "acme").stdout.split())
+    assert "acme-api vendor vendor=acme 9 2.5 a second, 4 at a time" in shown

@@ -5,8 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.cli._values import labels, or_none, remaining, span, to_instant, to_skew, to_span, wanted_labels, written
+from mooring.cli._values import (
+    age,
+    labels,
+    or_none,
+    pattern,
+    remaining,
+    span,
+    to_instant,
+    to_skew,
+    to_span,
+    wanted_labels,
+    written,
+)
 from mooring.errors import InvalidConfig
+from mooring.globs import labelled
 
 
 @pytest.mark.parametrize(
@@ -70,3 +83,37 @@ def test_options() -> None:
         with pytest.raises(click.BadParameter) as caught:
             to_span(ctx, option, wrong)
         assert "soon" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("has", "wants", "fits"),
+    [
+        ({"team": "data"}, "team=da*", True),
+        ({"team": "data"}, "team=d?t[a-b]", True),
+        ({"team": "data"}, "team=DA*", False),
+        ({"team": "data"}, "team=dat", False),
+        ({"team": "a[1]"}, "team=a[1]", True),
+        ({"team": "a1"}, "team=a[1]", True),
+        ({"team": ""}, "team=", True),
+        ({"team": "data"}, "team=", False),
+        ({"env": "data"}, "team=*", False),
+        ({"env": "data"}, "env", True),
+    ],
+)
+def test_labels_fit_exactly_or_as_a_pattern(has: dict[str, str], wants: str, fits: bool) -> None:
+    wanted = wanted_labels([wants])
+    assert labelled(has, wanted) is fits
+
+
+def test_patterns() -> None:
+    for good in ("s3://prod-*", "a?c", "[a-z]x", "[[]x]", "x]", "[!a]", "[]]", " ", "[z]-[a]"):
+        assert pattern(good) == good
+    for bad, says in (("", "empty"), ("a[b", "no ]"), ("[", "no ]"), ("[]", "no ]"), ("[z-a]", "backwards")):
+        with pytest.raises(InvalidConfig, match=says):
+            pattern(bad)
+
+
+def test_ages() -> None:
+    now = datetime(2000, 1, 2, tzinfo=UTC)
+    for seconds, shown in ((0, "0s"), (59.9, "59s"), (190, "3m"), (7199, "1h"), (200_000, "2d"), (-5, "0s")):
+        assert age(now - timedelta(seconds=seconds), now) == shown

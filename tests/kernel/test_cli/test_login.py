@@ -1,5 +1,6 @@
 """`login` and `logout`: what the plugin is asked, and what is said."""
 
+import json
 import stat
 import sys
 from pathlib import Path
@@ -76,6 +77,15 @@ def test_what_the_plugin_did_not_expect_is_said(cli, registered, home) -> None:
     result = cli("logout", "one", code=3)
     assert "failed in logout: IndexError" in result.stderr
     assert "report it to its author" in result.stderr
+
+
+def test_a_login_and_its_failure_are_in_the_audit_log(cli, registered) -> None:
+    cli("login", *FIRST, "--consumer", "me")
+    cli("login", *FIRST, "--consumer", "me", code=2)
+    lines = json.loads(cli("audit", "list", "--action", "login", "-o", "json").stdout)
+    told = [[one[name] for name in ("consumer", "connector", "resource_id", "outcome")] for one in lines]
+    assert told == [["me", "one", "first", "ok"], ["me", "one", "first", "InvalidConfig"]]
+    assert "problems  none" in cli("audit", "verify").stdout
 
 
 def test_what_the_plugin_refuses_is_said(cli, registered, home) -> None:

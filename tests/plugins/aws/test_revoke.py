@@ -15,8 +15,10 @@ import boto3
 import pytest
 
 import mooring as m
+from mooring.broker._handouts import _traced
 from mooring.testing import memory_broker
 from mooring_aws import connector, revoke
+from mooring_aws.credentials import AwsCredentials
 
 pytestmark = pytest.mark.anyio
 ROLE = "arn:aws:iam::123456789012:role/teams/data"
@@ -299,3 +301,11 @@ def test_the_document() -> None:
             }
         ],
     }
+
+
+def test_the_key_id_leads_back_to_the_hand_out() -> None:
+    """CloudTrail and scanners for leaks know no more than that."""
+    secret = m.Secret("s")
+    made = AwsCredentials(access_key_id="ASIAX", secret_access_key=secret, expires_at=None, narrowed=True)
+    found = {name: value.reveal() for name, value in _traced(made).items()}
+    assert found == {"access_key_id": "ASIAX", "secret_access_key": "s"}

@@ -247,18 +247,15 @@ async def test_a_call_is_not_tried_again_for_ever_nor_where_it_cannot_help(
             assert caught.value.retry_after == timedelta(seconds=60)
 
 
-async def test_calls_hold_a_slot_of_the_vendor_the_account_the_region_and_the_service(
+async def test_calls_are_labelled_by_vendor_account_region_service_and_operation(
     settle: Any, context: m.Context, fake: Any, fake_key: Any
 ) -> None:
-    from contextlib import asynccontextmanager
-
-    held = []
+    labelled = []
 
     class Limits:
-        @asynccontextmanager
-        async def slot(self, *labels: str) -> Any:
-            held.append(labels)
-            yield
+        async def call(self, work: Any, *labels: str) -> Any:
+            labelled.append(labels)
+            return await work()
 
     tools = msgspec.structs.replace(context.tools, limits=Limits())
     async with connector.lifespan(tools) as shared:
@@ -267,4 +264,4 @@ async def test_calls_hold_a_slot_of_the_vendor_the_account_the_region_and_the_se
             config, msgspec.structs.replace(context, tools=tools, shared=shared)
         ) as session:
             await session.identity()
-    assert held == [("aws", "0", "eu-west-1", "sts")]
+    assert labelled == [("aws", "0", "eu-west-1", "sts", "GetCallerIdentity")]

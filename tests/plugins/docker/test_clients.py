@@ -279,6 +279,50 @@ async def test_what_the_registry_refuses_is_renewed_and_asked_once_more(engine: 
     assert sent == ["first", "second", "second", "third", "fourth"]
 
 
+DENIED = "errors:\ndenied: requested access to the resource is denied\nunauthorized: authentication required\n"
+"""What dockerd 20.10 says of a push with a token to pull."""
+NARROW = [(500, DENIED), (401, "push access denied: server message: insufficient_scope: authorization failed")]
+
+
+@pytest.mark.parametrize("use", [used, blocking])
+@pytest.mark.parametrize("refusal", NARROW)
+async def test_what_the_credentials_are_not_for_is_no_reason_to_ask_for_others(
+    engine: Engine, use: Any, refusal: Any
+) -> None:
+    engine.refused = {"first": refusal}
+
+    def fails(docker: Any) -> None:
+        with pytest.raises(APIError, match="denied"):
+            docker.api.pull("r.org/app", tag="1")
+
+    async def fails_async(docker: Any) -> None:
+        with pytest.raises(DockerError, match="denied"):
+            await docker.images.push("r.org/app", tag="1")
+
+    fresh = Renewing()
+    await use(engine, login("r.org", password="first"), fresh, fails if use is blocking else fails_async)
+    assert fresh.refused == []
+    assert len(engine.seen) == 1
+
+
+@pytest.mark.parametrize("use", [used, blocking])
+async def test_a_refusal_of_what_was_sent_nothing_is_no_reason_either(engine: Engine, use: Any) -> None:
+    engine.refused = {"": (401, "unauthorized: authentication required")}
+
+    def fails(docker: Any) -> None:
+        with pytest.raises(APIError, match="unauthorized"):
+            docker.api.pull("other.org/app", tag="1")
+
+    async def fails_async(docker: Any) -> None:
+        with pytest.raises(DockerError, match="unauthorized"):
+            await docker.images.pull("other.org/app:1")
+
+    fresh = Renewing()
+    await use(engine, login("r.org"), fresh, fails if use is blocking else fails_async)
+    assert fresh.refused == []
+    assert len(engine.seen) == 1
+
+
 async def test_a_refusal_in_the_stream_is_renewed_unless_some_of_it_was_given(engine: Engine) -> None:
     error = {"errorDetail": {"message": "unauthorized: authentication required"}, "error": "unauthorized"}
     first, second = login("r.org", password="first"), login("r.org", password="second")

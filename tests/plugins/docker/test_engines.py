@@ -194,11 +194,11 @@ async def issued(session: Any, resource_id: str, access: m.Access) -> m.Credenti
     )
 
 
-async def never() -> m.Credentials:
+async def never(refused: m.Credentials | None = None) -> m.Credentials:
     raise AssertionError("asked for more")
 
 
-def never_now() -> m.Credentials:
+def never_now(refused: m.Credentials | None = None) -> m.Credentials:
     raise AssertionError("asked for more")
 
 

@@ -76,6 +76,7 @@ def test_another_resource_type_is_refused() -> None:
 
 @given(st.text() | st.lists(st.sampled_from([*GOOD, "/", ":", "@", ".", "v1/", "[", "]", "-", "_"])).map("".join))
 @example("https://docker.io/v2/v1/")
+@example(".")
 def test_what_is_canonical_stays_so(text: str) -> None:
     try:
         found = ids.canonical(ids.REGISTRY, text)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -431,3 +432,33 @@ async def test_docker_hub_by_its_hosts(settle: Any, context: m.Context) -> None:
         "https://registry-1.docker.io/v2/",
     ]
     assert wire.seen[1][2] == {"service": ["registry.docker.io"], "account": ["alice"]}
+
+
+@pytest.mark.parametrize("said", ["0;w=60", "1;w=60"])
+async def test_a_registry_that_says_how_many_calls_remain_gets_no_more(
+    opened: Any, served: Callable[[Any], Fake], said: str
+) -> None:
+    fake = served(Fake(v2=(200, {"ratelimit-remaining": said}, b"{}")))
+    async with opened("anonymous", registry=f"http://{fake.host}") as session:
+        with anyio.fail_after(20):
+            await session.greet()
+            asked = len(fake.seen)
+            for _ in range(int(said[0])):
+                await session.whoami()
+            with pytest.raises(m.Throttled) as caught:
+                await session.whoami()
+    assert len(fake.seen) - asked == int(said[0])
+    assert caught.value.retry_after is not None
+    assert 50 < caught.value.retry_after.total_seconds() <= 60
+
+
+async def test_a_registry_that_complains_is_left_alone_and_no_other(opened: Any, served: Callable[[Any], Fake]) -> None:
+    fake, other = served(Fake(v2=(429, {"Retry-After": "60"}, b""))), served(Fake(v2=(200, {}, b"{}")))
+    with anyio.fail_after(20):
+        for _ in range(2):
+            async with opened("anonymous", registry=f"http://{fake.host}") as session:
+                with pytest.raises(m.Throttled):
+                    await session.greet()
+        async with opened("anonymous", registry=f"http://{other.host}") as session:
+            await session.greet()
+    assert len(fake.seen) == 1

@@ -299,9 +299,10 @@ async def test_a_server_that_wants_a_client_certificate(opened: Any, authority: 
     tls.load_verify_locations(cadata=authority.pem)
 
     def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(ssl.SSLError):  # which it tells the other side by itself
-            tls.wrap_socket(connection, server_side=True)
+        for _ in range(3):  # attempts
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ssl.SSLError):  # which it tells the other side by itself
+                tls.wrap_socket(connection, server_side=True)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with anyio.create_task_group() as tasks:
@@ -310,3 +311,16 @@ async def test_a_server_that_wants_a_client_certificate(opened: Any, authority: 
             problem = await refused(opened, server=url, certificate_authority=authority.pem, token="t")
     assert isinstance(problem, m.Unreachable)
     assert "and the client certificate" in problem.message
+
+
+async def test_reads_and_reviews_are_tried_again_and_what_makes_something_is_not(
+    opened: Any, fake: Any, at_fake: Any
+) -> None:
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    for method, place, times in (("GET", "/version", 3), ("POST", path, 3), ("POST", "/api/v1/secrets", 1)):
+        fake.answers[method, place] = web.Response(status=503)
+        fake.asked.clear()
+        async with opened("token", **at_fake) as session:
+            with pytest.raises(m.Unreachable, match="503"):
+                await session.ask("a call", method, place)
+        assert len(fake.asked) == times

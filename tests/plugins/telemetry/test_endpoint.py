@@ -17,7 +17,7 @@ from mooring.errors import InvalidConfig
 from mooring.testing import memory_broker
 from mooring.testing._fake import Fake
 from mooring_telemetry import plugin, recorder
-from mooring_telemetry.endpoint import Place, place
+from mooring_telemetry.endpoint import EXPORTER, Place, place
 
 pytestmark = pytest.mark.anyio
 
@@ -161,5 +161,5 @@ async def test_a_missing_library_is_named(
         pass
 
     assert [one.getMessage() for one in caplog.records] == [
-        "Metrics are not served: MOORING_METRICS_PORT needs more: pip install 'mooring-telemetry[prometheus]'"
+        f"Metrics are not served: MOORING_METRICS_PORT needs {EXPORTER}; try: pip install {EXPORTER}"
     ]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncGenerator
 
-import msgspec
-
 from mooring.broker._books import PURPOSE
 from mooring.broker._desk import Desk
 from mooring.errors import VaultError
 from mooring.records import Audited, AuditEntry, Sealing
-from mooring.store import FIRST_LINK, link, seal_text
+from mooring.store import DAMAGE, FIRST_LINK, LOST_LINK, entry_in, link, seal_text
 from mooring.types import Secret, Struct
 
 PAGE = 1000
@@ -40,9 +38,10 @@ async def read(desk: Desk, *, after: int = 0) -> AsyncGenerator[AuditLine, None]
     """The entries with greater numbers, in order; those that are damaged are left to `verify`."""
     async for one in _links(desk, after):
         try:
-            yield AuditLine(seq=one.seq, entry=msgspec.json.decode(one.body, type=AuditEntry))
-        except msgspec.MsgspecError:
+            entry = entry_in(one.body)
+        except DAMAGE:
             continue
+        yield AuditLine(seq=one.seq, entry=entry)
 
 
 async def verify(desk: Desk, *, expected: str | None = None) -> AuditReport:
@@ -57,7 +56,9 @@ async def verify(desk: Desk, *, expected: str | None = None) -> AuditReport:
         async for one in _links(desk, seq):
             if one.seq != seq + 1:
                 problems.append(f"entries {seq + 1} to {one.seq - 1} are missing")
-            if not hmac.compare_digest(link(digest, one.body), one.digest):
+            if hmac.compare_digest(link(LOST_LINK, one.body), one.digest):
+                problems.append(f"when entry {one.seq} was written, no good signature vouched for those before")
+            elif not hmac.compare_digest(link(digest, one.body), one.digest):
                 problems.append(f"entry {one.seq} is not as it was written, or does not follow entry {seq}")
             seq, digest = one.seq, one.digest
             known = known or hmac.compare_digest(digest.hex(), expected or "")

@@ -134,6 +134,11 @@ async def _look(desk: Desk, store: Store) -> Report:
     except StoreCorrupt as error:
         return Report(connectors=0, problems=tuple(dict.fromkeys((*problems, error.message))))
     problems += [error.message for error in found.damaged]
+    try:
+        problems += await store.ledger.damaged()
+        await store.undos()
+    except StoreCorrupt as error:
+        problems.append(error.message)
     closed: list[str] = []
     for connector in found:
         try:

@@ -19,8 +19,8 @@ from mooring.bus import Bus
 from mooring.errors import MooringError, StoreUnavailable, VaultError
 from mooring.events import Event, Lagged
 from mooring.masking import Masking
-from mooring.records import AuditEntry, Entries, Holder, Lease, Logged
-from mooring.store import Ledger
+from mooring.records import AuditEntry, Entries, Holder, Lease, Logged, Sealing
+from mooring.store import Ledger, seal_text
 from mooring.types import Clock
 from mooring.vault import Vault
 
@@ -50,8 +50,10 @@ class _Ticket:
 class Books:
     """The one writer of a broker's ledger."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus) -> None:
+    def __init__(self, ledger: Ledger, vault: Vault, clock: Clock, bus: Bus, by: str = "") -> None:
+        """Write into a ledger what is done here, by this user at this host."""
         self.ledger = ledger
+        self._by = by
         self._vault = vault
         self._clock = clock
         self._bus = bus
@@ -89,7 +91,7 @@ class Books:
             leases=tuple(msgspec.structs.replace(one, error=self.masked(one.error)) for one in leases),
             holders=tuple(holders),
             gone=tuple(gone),
-            audit=tuple(audit),
+            audit=tuple(map(self._signed_by, audit)),
             events=tuple(map(logged, events)),
         )
         await self._post(entries)
@@ -104,7 +106,10 @@ class Books:
 
     def note(self, *audit: AuditEntry) -> None:
         """Write audit entries within a second."""
-        self._wait_for_a_second(*audit)
+        self._wait_for_a_second(*map(self._signed_by, audit))
+
+    def _signed_by(self, entry: AuditEntry) -> AuditEntry:
+        return msgspec.structs.replace(entry, by=self._by)
 
     def _wait_for_a_second(self, *entries: Logged | AuditEntry) -> None:
         self._later.extend(entries)
@@ -195,7 +200,7 @@ class Books:
             with anyio.CancelScope(shield=True):  # bounded: see the store
                 await self._fetch_key()
                 tickets, self._pending = self._pending, []
-                outcomes = await self.ledger.record([ticket.entries for ticket in tickets], self._sign)
+                outcomes = await self.ledger.record([ticket.entries for ticket in tickets], self._sign, self._signed)
         except MooringError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001  a store may raise anything, which is not the callers' fault
@@ -218,6 +223,18 @@ class Books:
             return ("", b"") if self._vault.waits() else self._vault.sign(PURPOSE, message)
         except VaultError:
             return "", b""
+
+    def _signed(self, sealing: Sealing) -> bool:
+        """Whether the end of the audit chain is one that was signed; without a key of ours, nobody can tell."""
+        try:
+            if self._vault.waits():
+                return True
+        except VaultError:
+            return True
+        with suppress(VaultError):
+            text = seal_text(sealing.seq, sealing.digest)
+            return self._vault.signed(PURPOSE, text, sealing.key_id, sealing.signature)
+        return False
 
 
 def logged(event: Event) -> Logged:

@@ -20,14 +20,24 @@ from mooring.broker._audit import AuditLine, AuditReport
 from mooring.broker._backup import Report, Restored
 from mooring.broker._desk import DRAFT, Desk, Figures, Users, guard
 from mooring.broker._documents import Documents
+from mooring.broker._handouts import entry_for
 from mooring.broker._issue import Issuer, Wish
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._secrets import NamedSecrets
 from mooring.bus import Subscription
 from mooring.cache import Due, Key
 from mooring.credentials import Credentials, Issued
-from mooring.errors import BrokerClosed, InvalidConfig, NotPermitted, RecordDamaged, UnknownLease, UnsupportedResource
+from mooring.errors import (
+    BrokerClosed,
+    InvalidConfig,
+    MooringError,
+    NotPermitted,
+    RecordDamaged,
+    UnknownLease,
+    UnsupportedResource,
+)
 from mooring.events import Event
+from mooring.globs import is_pattern, labelled
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.registry import Plugin, Registry
@@ -234,11 +244,9 @@ class Broker:
             auth_method: of this auth method.
             resource_type: that reach this resource type: scoped to it, or not scoped and of a type that has it.
             resource_id: scoped to a resource that is or contains this one, or to none.
-            labels: with these labels; None as a value stands for any value.
+            labels: with these labels; a value may be a pattern, such as `da*`, and None stands for any.
         """
-        found = await self._desk.connectors(
-            type=type, auth_method=auth_method, resource_type=resource_type, labels=labels
-        )
+        found = await _listed(self._desk, labels, type=type, auth_method=auth_method, resource_type=resource_type)
         if resource_type is None and resource_id is None:
             return found
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id)
@@ -266,12 +274,15 @@ class Broker:
         finally:
             issuer.forget()  # also when cancelled: the store may have taken it
 
-    async def delete(self, connector: str | Connector, *, revoke: bool = False, force: bool = False) -> Connector:
+    async def delete(
+        self, connector: str | Connector, *, revoke: bool = False, role_wide: bool = False, force: bool = False
+    ) -> Connector:
         """Remove a connector, after what issuing made at its vendor; what else it issued lives until it ends.
 
         Args:
             connector: its name; or the connector as it was read.
             revoke: take back what it issued first, where that can be done for each lease.
+            role_wide: also where others who use the same role lose theirs.
             force: delete it also if some of that cannot be removed. `unremoved` gives what, and `RemovalFailed` tells.
 
         Raises:
@@ -283,11 +294,14 @@ class Broker:
         desk, issuer = self._opened()
         found = await desk.as_read(connector)
         if revoke:
-            kept = [one for one in await self.revoke(connector=found.id) if one.state in ("revoking", "irrevocable")]
+            kept = [
+                one for one in await self.revoke(connector=found.id, role_wide=role_wide) if _revoke.may_be_later(one)
+            ]
             if kept and not force:
+                why = kept[0].error or "it can only be taken back from all who use the role (role_wide=True)"
                 raise NotPermitted(
-                    f"{len(kept)} leases of connector {found.name!r} could not be taken back: {kept[0].error}; it is "
-                    "kept and they are tried again; to delete it all the same, use --force (force=True)"
+                    f"{len(kept)} leases of connector {found.name!r} could not be taken back: {why}; it is kept, since "
+                    "nobody could without it; to delete it all the same, use --force (force=True)"
                 )
         try:
             await _register.delete(desk, found, force=force)
@@ -322,6 +336,8 @@ class Broker:
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
         match: Sequence[str] = (),
+        cached: bool = False,
+        refresh: bool = True,
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
         """What connectors reach, as it is found: `Found`, `Finished` for each unit, and `Failed` beside them.
 
@@ -332,18 +348,21 @@ class Broker:
             type: only those of this connector type.
             resource_type: only this resource type.
             resource_id: only this resource, in any accepted form.
-            labels: only those with these labels.
+            labels: only those with these labels, see `list`.
             match: only ids that match one of these patterns, such as `s3://prod-*`.
+            cached: answer at once from what was found before, whatever its age, which is in `at`; what never was found
+                out is asked now.
+            refresh: with `cached`, ask again in the background for what was found more than 10 minutes ago.
         """
         named: set[str] | None = None
         if connectors is not None:
             named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
-        found = await self._desk.connectors(type=type, resource_type=resource_type, labels=labels)
+        found = await _listed(self._desk, labels, type=type, resource_type=resource_type)
         if named is not None:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=tuple(match))
-        async with _discover.discover(self._desk, found, wanted) as replies:
+        async with _discover.discover(self._desk, found, wanted, cached=cached, refresh=refresh) as replies:
             yield replies
 
     async def _id(self, name: str) -> str:
@@ -580,6 +599,12 @@ class Broker:
 
     # -- audit and events -----------------------------------------------------------------------------------------
 
+    async def note(self, action: str, issued: Issued, error: MooringError | None = None) -> None:
+        """Put on record what was done with credentials that were handed out, such as `login`, or why it failed."""
+        desk, outcome = self._desk, "ok" if error is None else type(error).__name__
+        entry = entry_for(action, issued, issued.consumer, desk.clock.now(), outcome=outcome)
+        await desk.books.write(audit=[entry])
+
     def audit(self, *, after: int = 0) -> AsyncGenerator[AuditLine, None]:
         """The audit log from an entry on."""
         return _audit.read(self._desk, after=after)
@@ -685,3 +710,12 @@ class Broker:
             if not self._forked:
                 self._rooms[0].lifespans.close()
             self._rooms = None
+
+
+async def _listed(desk: Desk, labels: Mapping[str, str | None] | None, **filters: Any) -> Connectors:
+    """The connectors that match the filters; labels also by patterns, which a store does not know."""
+    patterns = {name: value for name, value in (labels or {}).items() if value is not None and is_pattern(value)}
+    found = await desk.connectors(labels={**(labels or {}), **dict.fromkeys(patterns)}, **filters)
+    if not patterns:
+        return found
+    return Connectors((one for one in found if labelled(one.labels, patterns)), found.damaged)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -42,6 +42,9 @@ from mooring.registry import Registry, Route
 from mooring.store import Connectors, KeyRecord, Store
 from mooring.types import AuthMethod, Config, Connector, Secret, Struct
 from mooring.vault import MasterKey, Vault
+
+if TYPE_CHECKING:
+    from mooring.broker._findings import Run
 
 T = TypeVar("T")
 SHOWN = 5
@@ -118,6 +121,10 @@ class Desk:
         self.opened = opened
         self.lifespans = Lifespans(bus, tools)
         self.users: list[Users] = []
+        self.runs: dict[Hashable, Run] = {}
+        """What is being asked just now, by unit."""
+        self.refreshing: set[str] = set()
+        """The connectors that are asked again in the background."""
         self._noted: list[MasterKey] = []
 
     def since(self, began: float) -> timedelta:

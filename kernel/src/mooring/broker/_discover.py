@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from mooring.broker._asking import Asking, Cost, Discovery, Failed, Filter, Finished, Found, Reply, failed, questions
 from mooring.broker._desk import Desk
-from mooring.errors import PluginError, RecordDamaged, UnknownConnectorType
-from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, ResourceFound, UnitDiscovered
+from mooring.errors import MooringError, PluginError, RecordDamaged, UnknownConnectorType
+from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, UnitDiscovered
 from mooring.store import Connectors
 from mooring.types import Connector
 
@@ -22,17 +23,22 @@ MAX_CONNECTORS = 1000
 
 @asynccontextmanager
 async def discover(
-    desk: Desk, connectors: Connectors, wanted: Filter
+    desk: Desk, connectors: Connectors, wanted: Filter, *, cached: bool = False, refresh: bool = True
 ) -> AsyncGenerator[AsyncIterator[Discovery], None]:
-    """Ask the connectors; a connector that the filter rules out is not asked."""
-    began, id = desk.clock.monotonic(), uuid.uuid4().hex
-    desk.books.tell(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors), discovery=id))
+    """Ask the connectors; a connector that the filter rules out is not asked.
+
+    If cached, only what was never looked at: that is no discovery of its own, and has no events that begin and end it.
+    """
+    began, id = desk.clock.monotonic(), "" if cached else uuid.uuid4().hex
+    if not cached:
+        desk.books.tell(DiscoveryStarted(at=desk.clock.now(), connectors=len(connectors), discovery=id))
 
     async def ask(job: Connector | RecordDamaged, reply: Reply) -> None:
         if isinstance(job, RecordDamaged):
             await reply(failed(_unread(desk, job), None, "", job))
         else:
-            await Asking(desk, job, wanted).run(reply)
+            later = partial(_refresh, desk, job) if refresh else _leave
+            await Asking(desk, job, wanted).run(reply, stale=later if cached else None)
 
     async with (
         desk.bus.scatter((*connectors, *connectors.damaged), ask, limit=MAX_CONNECTORS) as replies,
@@ -49,8 +55,11 @@ async def _read(desk: Desk, replies: Any, connectors: int, began: float, id: str
             found = failed(reply.job, None, "", reply.error, desk.since(began))
         resources += isinstance(found, Found)
         failures += isinstance(found, Failed)
-        _publish(desk, found, id)
+        if not isinstance(found, Found) and found.at is None:
+            _publish(desk, found, id)
         yield found
+    if not id:
+        return
     desk.books.tell(
         DiscoveryFinished(
             at=desk.clock.now(),
@@ -78,17 +87,37 @@ def _unread(desk: Desk, error: RecordDamaged) -> Connector:
     return Connector(id=error.id, name=error.name, type=error.type, auth_method="", created_at=now, updated_at=now)
 
 
-def _publish(desk: Desk, found: Discovery, id: str) -> None:
+def _leave() -> None:
+    """Let what was found long ago be."""
+
+
+def _refresh(desk: Desk, connector: Connector) -> None:
+    """Ask a connector again in the background, once for all who would like to know."""
+
+    async def reply(found: Discovery) -> None:
+        if not isinstance(found, Found):
+            _publish(desk, found, "")
+
+    async def refresh() -> None:
+        try:
+            await Asking(desk, connector, Filter()).refresh(reply)
+        except MooringError as error:
+            _publish(desk, failed(connector, None, "", error), "")
+        finally:
+            desk.refreshing.discard(connector.id)
+
+    if connector.id not in desk.refreshing:
+        desk.refreshing.add(connector.id)
+        desk.bus.spawn("refresh of what was found", refresh)
+
+
+def _publish(desk: Desk, found: Finished | Failed, id: str) -> None:
     at, connector = desk.clock.now(), found.connector
     about: dict[str, Any] = {
         "connector_id": connector.id,
         "connector": connector.name,
         "connector_type": connector.type,
     }
-    if isinstance(found, Found):
-        kind, name = found.resource.type, found.resource.id
-        desk.bus.publish(ResourceFound(at=at, resource_type=kind, resource_id=name, **about))
-        return
     cost = found.cost
     about |= {"unit": found.unit, "discovery": id, "took": found.took}
     about |= {"calls": cost.calls, "retries": cost.retries, "waited": cost.waited}

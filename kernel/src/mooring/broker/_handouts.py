@@ -103,7 +103,7 @@ class Handouts:
                 at=now, lease=lease.id, before=before.lease, expires_at=ends, took=took, **about
             )
         action = "issue" if before is None else "refresh"
-        entry = _entry(action, issued, issued.consumer, now, marks=self._marks(secrets))
+        entry = entry_for(action, issued, issued.consumer, now, marks=self._marks(_traced(issued.credentials)))
         with _recorded():
             await self._desk.books.write(made, leases=[lease], holders=holders, audit=[entry])
             await undoing.commit()
@@ -126,7 +126,7 @@ class Handouts:
         holder = Holder(consumer=consumer, first_at=now, last_at=now)
         try:
             with _recorded():
-                await books.write(holders=[(issued.lease, holder)], audit=[_entry("issue", issued, consumer, now)])
+                await books.write(holders=[(issued.lease, holder)], audit=[entry_for("issue", issued, consumer, now)])
         except StoreConflict:
             await self._desk.cache.drop(issued.lease)
             return False
@@ -173,6 +173,11 @@ def _secrets(credentials: Credentials) -> dict[str, Secret]:
     return {name: value for name, value in values.items() if isinstance(value, Secret)}
 
 
+def _traced(credentials: Credentials) -> dict[str, Secret]:
+    """What leads back to a hand-out: its secrets, and by what else the vendor names it."""
+    return _secrets(credentials) | {name: Secret(str(getattr(credentials, name))) for name in credentials.traced}
+
+
 @contextmanager
 def _recorded() -> Generator[None, None, None]:
     """Say what it means where a hand-out cannot be recorded."""
@@ -195,14 +200,21 @@ def _about(issued: Issued) -> dict[str, Any]:
     }
 
 
-def _entry(
-    action: str, issued: Issued, consumer: str, at: datetime, *, marks: dict[str, str] | None = None
+def entry_for(
+    action: str,
+    issued: Issued,
+    consumer: str,
+    at: datetime,
+    *,
+    outcome: str = "ok",
+    marks: dict[str, str] | None = None,
 ) -> AuditEntry:
+    """A line for the audit log about credentials and who has them."""
     return AuditEntry(
         at=at,
         action=action,
         consumer=consumer,
-        outcome="ok",
+        outcome=outcome,
         connector_id=issued.connector_id,
         connector=issued.connector,
         resource_type=issued.resource_type,

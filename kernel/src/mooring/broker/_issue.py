@@ -210,6 +210,8 @@ class Issuer:
                 self.forget()
                 withdrawn = await self._desk.books.ledger.leases(states=WITHDRAWN)
                 await self._desk.cache.withdraw(lease.id for lease in withdrawn)
+                for lease_id, consumer in await self._desk.books.ledger.parted():
+                    self._handouts.forget([lease_id], consumer)
                 self._changes = changes  # now that all of it was seen
             self._synced = now
 

@@ -30,10 +30,11 @@ async def find(desk: Desk, lease: str) -> Lease:
     Raises:
         UnknownLease: there is none, or more than one.
     """
-    if len(lease) >= ID_PREFIX_LENGTH:
-        found = await desk.books.ledger.leases(lease=lease)
-        if len(found) == 1:
-            return _seen(desk, found[0])
+    if lease and len(lease) < ID_PREFIX_LENGTH:
+        raise UnknownLease(f"{lease!r} is too short for a lease; give {ID_PREFIX_LENGTH} characters of its id or more")
+    found = await desk.books.ledger.leases(lease=lease) if lease else ()
+    if len(found) == 1:
+        return _seen(desk, found[0])
     raise UnknownLease(f"no lease is named {lease!r}; see: mooring lease list")
 
 
@@ -89,6 +90,7 @@ async def expire(desk: Desk) -> None:
     async with anyio.create_task_group() as tasks:  # those of one moment are written together
         for lease in await desk.books.ledger.leases(states=LIVE, ended=now):
             tasks.start_soon(work, lease)
+    await desk.cache.expire()
     await desk.books.ledger.prune(now - KEEP)
 
 
@@ -101,11 +103,11 @@ async def _expire(desk: Desk, lease: Lease) -> None:
         await desk.books.write(CredentialsExpired(at=now, **about(lease)), leases=[changed], audit=[entry])
 
 
-async def revoked(desk: Desk, lease: Lease) -> Lease:
+async def revoked(desk: Desk, lease: Lease, detail: str = "") -> Lease:
     """The vendor does not accept it any more."""
     now = desk.clock.now()
     ended = msgspec.structs.replace(lease, expires_at=lease.expires_at or now, error="")
-    return await change(desk, ended, "revoked", CredentialsRevoked(at=now, **about(lease)), outcome="ok")
+    return await change(desk, ended, "revoked", CredentialsRevoked(at=now, **about(lease)), outcome="ok", detail=detail)
 
 
 async def failed(desk: Desk, lease: Lease, error: MooringError, state: LeaseState) -> Lease:
@@ -120,14 +122,21 @@ async def failed(desk: Desk, lease: Lease, error: MooringError, state: LeaseStat
 
 
 async def change(
-    desk: Desk, lease: Lease, state: LeaseState, *events: Event, outcome: str = "", action: str = "revoke"
+    desk: Desk,
+    lease: Lease,
+    state: LeaseState,
+    *events: Event,
+    outcome: str = "",
+    action: str = "revoke",
+    detail: str = "",
 ) -> Lease:
     """Write down what became of a lease, and serve it no more; gives it as it is now.
 
     Where it is over already, by another task or process, that stays.
     """
     changed = msgspec.structs.replace(lease, state=state)
-    audit = [entry_of(desk, lease, action, outcome, desk.clock.now())] if outcome else []
+    entry = entry_of(desk, lease, action, outcome, desk.clock.now())
+    audit = [msgspec.structs.replace(entry, detail=detail)] if outcome else []
     try:
         await desk.books.write(*events, leases=[changed], audit=audit)
     except StoreConflict:

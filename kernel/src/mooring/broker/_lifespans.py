@@ -40,7 +40,8 @@ class Lifespans:
         if life is None:
             life = self._lives[name] = _Life()
             self._bus.spawn(f"lifespan of {name}", lambda: self._live(route, life))
-        await life.entered.wait()
+        if not life.entered.is_set():  # a wait costs a turn of the event loop even so
+            await life.entered.wait()
         if life.failure is not None:
             raise copy.copy(life.failure) if isinstance(life.failure, MooringError) else life.failure  # stamped by each
         return life.shared

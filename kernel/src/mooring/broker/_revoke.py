@@ -43,6 +43,11 @@ async def revoke(desk: Desk, leases: Iterable[Lease], *, consumer: str | None, r
     return done
 
 
+def may_be_later(lease: Lease) -> bool:
+    """Whether it works still, and can be taken back as long as there is its connector."""
+    return lease.state in ("revoking", "irrevocable") or (lease.state == "released" and lease.revocation == "role-wide")
+
+
 async def _leave(desk: Desk, lease: Lease, consumer: str) -> Lease:
     """One holder less; the credentials are the others' still, and this one's until they end."""
     entry = msgspec.structs.replace(entry_of(desk, lease, "release", "ok", desk.clock.now()), consumer=consumer)
@@ -105,4 +110,8 @@ async def _revoke_all(desk: Desk, connector_id: str, leases: Sequence[Lease]) ->
             await failed(desk, lease, error, lease.state)  # it is as it was, and nobody tries again by himself
         raise
     everything = await desk.books.ledger.leases(connector_id=connector_id, states=LIVE)
-    return [await revoked(desk, one) for one in everything if one.revocation == "role-wide" and one.issued_at <= now]
+    return [
+        await revoked(desk, one, detail="role-wide")
+        for one in everything
+        if one.revocation == "role-wide" and one.issued_at <= now
+    ]

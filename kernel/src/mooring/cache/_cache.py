@@ -198,11 +198,20 @@ class Cache:
     async def drop(self, lease: str) -> None:
         """Drop the credentials of one lease, here at once, then on the shelf."""
         self._withdrawn.add(lease)
-        for key in [key for key, entry in self._entries.items() if entry.issued.lease == lease]:
+        await self._drop([key for key, entry in self._entries.items() if entry.issued.lease == lease])
+
+    async def expire(self) -> None:
+        """Drop what has ended, for good: it would be served again if the wall clock were put back."""
+        await self._drop([key for key, entry in self._entries.items() if not entry.valid])
+
+    async def _drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if (entry := self._entries.get(key)) is None:
+                continue
             self._let_go(key)
             if self._shelf:
                 with anyio.CancelScope(shield=True):  # as above
-                    if (found := await self._shelf.get(key)) is not None and found.lease == lease:
+                    if (found := await self._shelf.get(key)) is not None and found.lease == entry.issued.lease:
                         await self._shelf.drop(key)
 
     def _good(self, key: Key, unlike: str) -> Issued | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mooring.broker import AuditLine, Broker
 
 DIGEST = re.compile("[0-9a-f]{64}")
-COLUMNS = ("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "CONNECTOR", "RESOURCE", "LEASE")
+COLUMNS = ("NUMBER", "AT", "ACTION", "OUTCOME", "CONSUMER", "BY", "CONNECTOR", "RESOURCE", "LEASE")
 
 group = LazyGroup(
     "audit",
@@ -84,9 +84,10 @@ def _row(line: AuditLine) -> tuple[str, ...]:
     return (
         str(line.seq),
         f"{entry.at:%Y-%m-%d %H:%M:%SZ}",
-        entry.action,
+        f"{entry.action} {entry.detail}".rstrip(),
         entry.outcome if entry.outcome == "ok" else Bad(entry.outcome),
         entry.consumer,
+        entry.by,
         entry.connector,
         entry.resource_id or entry.resource_type,
         short(entry.lease),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.padding import Padding
 from rich.table import Table as RichTable
@@ -14,6 +14,8 @@ from mooring.cli._output import GAP, Bad, Table, console, lines_of
 NARROWEST = 6
 """A column is never made narrower than this, however narrow the terminal is."""
 INDENT = 2
+MOST_LINES = 200
+"""So many lines of a row are drawn at once."""
 
 
 def draw(table: Table, bound: int) -> None:
@@ -30,12 +32,11 @@ def draw(table: Table, bound: int) -> None:
         beside -= 1
     sizes = _fitted(table._replace(columns=table.columns[:beside], rows=[row[:beside] for row in table.rows]), bound)
     out = console(sys.stdout)
-    if beside == len(table.columns):
-        out.print(_grid(table.columns, table.rows, sizes))
-        return
-    out.print(_grid(table.columns[:beside], (), sizes))
+    if headed:
+        out.print(_grid(table.columns[:beside], (), sizes))
     for row in table.rows:
-        out.print(_grid(("",) * beside, [row[:beside]], sizes))
+        for lines in _parts(row[:beside]):
+            out.print(_grid(("",) * beside, [lines], sizes))
         for name, cell in zip(table.columns[beside:], row[beside:], strict=True):
             for part in _under(name, cell, bound):
                 out.print(part)
@@ -48,6 +49,13 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str | Sequence[str]]],
     for row in rows:
         grid.add_row(*(_text(cell) for cell in row))
     return grid
+
+
+def _parts(row: Sequence[str | Sequence[str]]) -> Iterator[Sequence[str | Sequence[str]]]:
+    """A row in parts of some lines each: what rich holds of a text is many times as large."""
+    lines = [lines_of(cell) for cell in row]
+    for start in range(0, max(map(len, lines)), MOST_LINES):
+        yield [cell[start : start + MOST_LINES] or "" for cell in lines]
 
 
 def _text(cell: str | Sequence[str]) -> Text:

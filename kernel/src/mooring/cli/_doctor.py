@@ -19,7 +19,7 @@ from mooring.cli._edge import FAILED, Run
 from mooring.cli._lazy import command
 from mooring.cli._output import Bad, Table, emit, output_option, say
 from mooring.cli._values import counted, remaining
-from mooring.errors import MooringError, StoreError, VaultError
+from mooring.errors import InvalidConfig, MooringError, StoreError, VaultError, suggest
 from mooring.types import Connector, Struct
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_ASKED = 16
 """How many connectors are verified at once."""
+AUDIT_SECONDS = 5.0
+"""How long the audit log is looked through, at most."""
 CLOCK_TOLERANCE = timedelta(minutes=1)
 OTHERS = 0o077
 
@@ -53,7 +55,7 @@ def doctor(run: Run, /, offline: bool, output: str) -> None:
     from mooring.assembly import settings_from
 
     settings = settings_from()
-    checks = [_key(settings), *_modes(settings), *_plugins()]
+    checks = [_key(settings), *_modes(settings), *_plugins(), *_limits(settings)]
     try:
         checks += with_broker(run, lambda broker: _stored(run, broker, settings, offline=offline))
     except MooringError as error:
@@ -127,6 +129,26 @@ def _plugins() -> Iterator[Check]:
         yield Check(check="plugins", status="warn", detail=detail)
 
 
+def _limits(settings: Settings) -> Iterator[Check]:
+    """Names in MOORING_LIMITS that no limit has: what is said of them changes nothing."""
+    from mooring.limits import DEFAULTS, parse_limits
+    from mooring.registry import Registry
+
+    try:
+        changed = parse_limits(settings.limits)
+    except InvalidConfig as error:
+        yield Check(check="limits", status="fail", detail=error.message)
+        return
+    known = {limit.name for limit in DEFAULTS} | {
+        limit.name for route in Registry().routes() for limit in route.type.limits
+    }
+    for name in sorted(changed.keys() - known):
+        detail = f"MOORING_LIMITS names {name!r}, and no limit is called that; {suggest(name, known)}"
+        yield Check(check="limits", status="warn", detail=detail)
+    if changed and changed.keys() <= known:
+        yield Check(check="limits", status="ok", detail=f"{counted(len(changed), 'limit')} changed by MOORING_LIMITS")
+
+
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
     report = await broker.check()
     others = [one for one in report.problems if one not in report.closed]
@@ -137,7 +159,7 @@ async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool
         connectors = await broker.list()
     except StoreError:  # the report tells
         return [store]
-    checks = [store, _seals(report.closed, report.connectors), _clock(connectors)]
+    checks = [store, _seals(report.closed, report.connectors), await _audit(run, broker), _clock(connectors)]
     checks += _removals(await broker.unremoved(), connectors)
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
@@ -149,6 +171,22 @@ def _seals(problems: Sequence[str], count: int) -> Check:
     if problems:
         return Check(check="seals", status="fail", detail=f"{len(problems)} of {count} closed: {problems[0]}")
     return Check(check="seals", status="ok", detail=f"{counted(count, 'connector')} opened")
+
+
+async def _audit(run: Run, broker: Broker) -> Check:
+    """Whether the audit log is as it was written; a very long one is left to `audit verify`."""
+    import anyio
+
+    try:
+        with anyio.move_on_after(AUDIT_SECONDS):
+            report = await broker.verify_audit()
+            if report.problems:
+                detail = f"{counted(len(report.problems), 'problem')}: {report.problems[0]}; see: mooring audit verify"
+                return Check(check="audit log", status="fail", detail=detail)
+            return Check(check="audit log", status="ok", detail=f"{report.entries} entries, as they were written")
+    except StoreError as error:
+        return Check(check="audit log", status="fail", detail=run.told(error))
+    return Check(check="audit log", status="skip", detail="it is long; run: mooring audit verify")
 
 
 def _clock(connectors: list[Connector]) -> Check:
@@ -163,7 +201,7 @@ def _clock(connectors: list[Connector]) -> Check:
             "set it, or vendors will refuse requests and expiry is wrong"
         )
         return Check(check="clock", status="fail", detail=detail)
-    detail = "not behind what is stored; a vendor that finds it wrong says so below"
+    detail = "not behind what is stored"
     return Check(check="clock", status="ok", detail=detail)
 
 

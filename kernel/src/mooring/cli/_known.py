@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mooring.errors import InvalidConfig, MooringError, UnknownAuthMethod, UnsupportedResource, suggest
+from mooring.globs import labelled
 from mooring.registry import Registry, Route
 from mooring.types import ResourceType
 
@@ -92,7 +93,7 @@ def left_out(
     if type not in (None, connector.type):
         return f"connector {connector.name!r} is of the type {connector.type!r}, not {type!r}"
     for key, value in labels.items():
-        if key not in connector.labels or value not in (None, connector.labels[key]):
+        if not labelled(connector.labels, {key: value}):
             return f"connector {connector.name!r} does not have the label {key!r}" + (f" = {value!r}" if value else "")
     if connector.resource_type:
         scope = connector.resource_type

@@ -14,7 +14,7 @@ from mooring.cli._edge import Run
 from mooring.cli._issue import format_option, hand_over, rendered
 from mooring.cli._lazy import LazyGroup, command
 from mooring.cli._output import Bad, Table, Title, emit, output_option, say, short
-from mooring.cli._values import remaining
+from mooring.cli._values import remaining, written
 from mooring.records import LIVE, Lease, LeaseState
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def show(run: Run, lease: str, output: str) -> None:
         ("narrowed", "yes" if found.narrowed else "no"),
         ("issued", _moment(found.issued_at)),
         ("ends", f"{_moment(found.expires_at)} ({remaining(found.expires_at)})" if found.expires_at else "never"),
+        ("ttl", "" if found.ttl is None else written(found.ttl)),
         ("revocable", _revocable(found)),
         ("failures", Bad(f"{found.attempts}: {run.mask(found.error)}") if found.attempts else ""),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from mooring.cli._output import say
 from mooring.cli._values import written
 from mooring.cli._wishes import one_wish
 from mooring.credentials import Issued, kind_of
-from mooring.errors import InvalidConfig
+from mooring.errors import InvalidConfig, MooringError
 from mooring.hookspecs import LoginChange, LoginRequest, LogoutRequest
 from mooring.registry import Registry
 
@@ -69,8 +70,15 @@ def login(run: Run, /, name: str, entry: str | None, file: Path | None, **wish: 
             name=entry,
             file=file,
         )
-        with guard(route, "login"):
-            return checked(route, "login", await anyio.to_thread.run_sync(route.login, request), LoginChange)
+        try:
+            with guard(route, "login"):
+                change = checked(route, "login", await anyio.to_thread.run_sync(route.login, request), LoginChange)
+        except MooringError as error:
+            with suppress(MooringError):  # the first error is the one that helps
+                await broker.note("login", issued, error)
+            raise
+        await broker.note("login", issued)
+        return change
 
     change = with_broker(run, work)
     if change.entries:

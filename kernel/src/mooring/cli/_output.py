@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar
 import click
 import msgspec
 
+from mooring.cli._pieces import joined, json_pieces, yaml_lines
 from mooring.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -57,22 +58,33 @@ def output_option(command: F) -> F:
 
 
 def emit(output: str, data: Any, *view: Table | str) -> None:
-    """Write the data to stdout: as it is, or as the view of it that people read."""
+    """Write the data to stdout: as it is, or as the view of it that people read. What an iterator gives is not kept."""
     if output == "table":
         _draw(view)
-    else:
-        put(encoded(output, data))
+        return
+    pieces = json_pieces(data, _json) if output == "json" else (f"{line}\n" for line in yaml_lines(data, _yaml))
+    for piece in joined(pieces):
+        put_part(piece)
+    if output == "json":
+        put()
 
 
 def encoded(output: str, data: Any) -> str:
     """The data in JSON or YAML, in ASCII if stdout cannot take more. Instants are RFC 3339, spans ISO 8601."""
-    if output == "json":
-        lines = msgspec.json.format(msgspec.json.encode(data), indent=2).decode().split("\n")
-        return "\n".join(lines if all(map(_takes, lines)) else map(_escaped, lines))
+    return _json(data) if output == "json" else _yaml(data)
+
+
+def _json(data: Any) -> str:
+    lines = msgspec.json.format(msgspec.json.encode(data), indent=2).decode().split("\n")
+    return "\n".join(lines if all(map(_takes, lines)) else map(_escaped, lines))
+
+
+def _yaml(data: Any, width: int = 80) -> str:
     import yaml
 
+    plain = msgspec.to_builtins(data)
     for allow_unicode in (True, False):
-        text = str(yaml.safe_dump(msgspec.to_builtins(data), sort_keys=False, allow_unicode=allow_unicode)).rstrip("\n")
+        text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=allow_unicode, width=width)).rstrip("\n")
         if all(map(_takes, text.split("\n"))):
             break
     return text
@@ -108,6 +120,11 @@ def put(text: str = "") -> None:
     click.echo(text, file=sys.stdout)
 
 
+def put_part(text: str) -> None:
+    """A part of data, to stdout, which goes on in the same line."""
+    click.echo(text, file=sys.stdout, nl=False)
+
+
 def put_exactly(text: str) -> None:
     """Data that a program reads and takes as it stands, to stdout.
 
@@ -131,6 +148,8 @@ def say(text: str) -> None:
 
 def printable(text: str) -> str:
     """The text in one line without control characters, which a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else " " if one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
@@ -170,22 +189,24 @@ def _draw(view: Sequence[Table | str]) -> None:
             colour = isinstance(block, Title) and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
             put(click.style(block, bold=True) if colour else block)
         elif bound is None:
-            put(_plain(block))
+            _put_plain(block)
         else:
             from mooring.cli._bounded import draw
 
             draw(block, bound)
 
 
-def _plain(table: Table) -> str:
+def _put_plain(table: Table) -> None:
     """Aligned columns as wide as they need to be: nothing is cut, nothing is wrapped."""
-    lines = [tuple(table.columns)] if any(table.columns) else []
-    for row in table.rows:
-        lines += zip_longest(*(lines_of(cell) for cell in row), fillvalue="")
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        GAP.join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() for line in lines
+    head = [[name] for name in table.columns] if any(table.columns) else []
+    rows = [one for one in (head, *([lines_of(cell) for cell in row] for row in table.rows)) if one]
+    widths = [max(len(text) for cell in column for text in cell) for column in zip(*rows, strict=True)]
+    lines = (line for row in rows for line in zip_longest(*row, fillvalue=""))
+    texts = (
+        GAP.join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
     )
+    for piece in joined(texts):
+        put_part(piece)
 
 
 def lines_of(cell: str | Sequence[str]) -> list[str]:

@@ -15,11 +15,12 @@ from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
 from mooring.cli._output import emit, output_option, say
 from mooring.cli._process import INTERRUPTED
-from mooring.cli._reach import Reach, progress
+from mooring.cli._reach import Reach
 from mooring.cli._secrets import Source, missing_secrets
 from mooring.cli._shown import as_data, as_table
 from mooring.cli._values import counted, to_instant, to_skew, to_span
 from mooring.cli._values import labels as read_labels
+from mooring.cli._watching import watching
 from mooring.errors import InvalidConfig, LongLived, MooringError, NotNarrowed, UnknownAuthMethod
 from mooring.registry import Registry, Route
 from mooring.types import AuthMethod, Connector, split_config
@@ -182,12 +183,13 @@ def store_and_show(
             say(f"Note: as it is, issuing would be refused: {run.told(problem)}.")
         say(f"{done}; it reaches:" if listed else f"{done}.")
         if listed:
-            with progress(reach, 1) as heard:
-                await reach.gather(broker, heard=heard, connectors=[stored[0].id])
+            watch.begin(1)
+            await reach.gather(broker, heard=watch.heard, connectors=[stored[0].id])
 
     interrupted = False
     try:
-        with_broker(run, work)
+        with watching(reach) as watch:
+            with_broker(run, work)
     except KeyboardInterrupt:
         if not stored:
             raise

@@ -12,10 +12,10 @@ from mooring.cli._broker import with_broker
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._output import Bad, Table, emit, say, short
 from mooring.cli._process import INTERRUPTED
-from mooring.cli._reach import bar
 from mooring.cli._register import foretold
 from mooring.cli._shown import as_data
 from mooring.cli._values import counted
+from mooring.cli._watching import bar
 from mooring.errors import MooringError
 from mooring.types import split_config
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
@@ -13,10 +15,12 @@ from mooring.cli._completion import complete_connector, complete_resource_type, 
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
-from mooring.cli._output import NO_CONNECTOR, Table, emit, output_option, say
+from mooring.cli._output import NO_CONNECTOR, Table, Title, emit, output_option, say
 from mooring.cli._process import INTERRUPTED
-from mooring.cli._reach import Reach, progress
-from mooring.cli._values import remaining, wanted_labels
+from mooring.cli._reach import Reach
+from mooring.cli._refresh import is_stale, refresh, start
+from mooring.cli._values import age, remaining, to_patterns, wanted_labels
+from mooring.cli._watching import watching
 from mooring.errors import RecordDamaged, UnsupportedResource
 
 if TYPE_CHECKING:
@@ -40,89 +44,177 @@ if TYPE_CHECKING:
     shell_complete=complete_connector,
     help="Only this one; repeatable.",
 )
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="Only connectors with it.")
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    metavar="KEY[=VALUE]",
+    multiple=True,
+    help="Only connectors with it; the value may be a pattern, such as 'da*'.",
+)
+@click.option(
+    "-m",
+    "--match",
+    metavar="PATTERN",
+    multiple=True,
+    callback=to_patterns,
+    help="Only resources with an id like this, such as 's3://prod-*'; repeatable. What cannot match is not asked.",
+)
 @click.option("-e", "--exclude-errors", is_flag=True, help="Leave out the connectors that failed.")
+@click.option("--fail-fast", is_flag=True, help="End at the first failure.")
+@click.option("--stats", is_flag=True, help="Show what asking has cost, the slowest first.")
+@click.option("--cached", is_flag=True, help="Answer from what was found before, and ask only what never was.")
+@click.option("--no-refresh", is_flag=True, help="Do not ask again afterwards, with --cached, for what is old.")
+@click.option("--refresh-stale", is_flag=True, hidden=True)
 @output_option
 @click.pass_obj
 def list_resources(
     run: Run,
+    /,
     connector_type: str | None,
     resource_type: str | None,
-    resource_id: str | None,
     names: Sequence[str],
     labels: Sequence[str],
-    exclude_errors: bool,
-    output: str,
+    refresh_stale: bool,
+    **how: Any,
 ) -> None:
     """List what the connectors reach. All are asked at once; one that fails has its error in its row.
 
-    Exit status: 7 if all of them failed. Ctrl-C shows what was found until then.
+    With --cached the answer comes at once, with its age. What is older than 10 minutes is then asked again by another
+    process, for the next time.
+
+    Exit status: 7 if all of them failed, or one with --fail-fast. Ctrl-C shows what was found until then.
     """
-    reach = Reach(run)
-
-    async def work(broker: Broker) -> None:
-        chosen = await _chosen(broker, names, connector_type, resource_type, wanted_labels(labels))
-        if not chosen and not chosen.damaged:
-            say("No connector matches." if await broker.list() else NO_CONNECTOR)
-            return
-        if resource_id is not None and chosen:
-            kinds = {resource_type} if resource_type else {one.resource_type for one in chosen}
-            check_id(connectors_routes(broker.registry, chosen), kinds, resource_id)
-        filters: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
-        if names:
-            filters["connectors"] = [*chosen, *(error.id for error in chosen.damaged)]
-        else:
-            filters |= {"type": connector_type, "labels": wanted_labels(labels)}
-        with progress(reach, len(chosen) + len(chosen.damaged)) as heard:
-            await reach.gather(broker, heard=heard, **filters)
-
-    interrupted = False
-    try:
-        with_broker(run, work)
-    except KeyboardInterrupt:
-        interrupted = True
-    errors = not exclude_errors
-    emit(output, reach.data(errors=errors), reach.table(errors=errors))
-    if not reach.count and (reach.answered or (reach.failed and exclude_errors)):
-        say("Nothing was found.")
-    if interrupted:
-        say("Interrupted; this is what was found until then.")
-        raise click.exceptions.Exit(INTERRUPTED)
-    if reach.failed and not reach.answered:
-        raise click.exceptions.Exit(FAILED)
+    if how["fail_fast"] and how["exclude_errors"]:
+        raise click.UsageError("--fail-fast shows an error, --exclude-errors leaves it out; give one of them")
+    if how["no_refresh"] and not how["cached"]:
+        raise click.UsageError("--no-refresh goes with --cached; without that all is asked anyway")
+    choice = Choice(tuple(names), connector_type, resource_type, wanted_labels(labels))
+    if refresh_stale:
+        refresh(run, choice.of, resource_type)
+    else:
+        _list(run, choice, **how)
 
 
-async def _chosen(
-    broker: Broker, names: Sequence[str], type: str | None, resource_type: str | None, labels: dict[str, str | None]
-) -> Connectors:
-    """The connectors to ask, and the damaged records among them.
+class Choice(NamedTuple):
+    """Which connectors are asked."""
 
-    One that was named and cannot be among them is told why; if none can, that is an error.
-    """
-    found = await broker.list(type=type, resource_type=resource_type, labels=labels)
-    if names:
+    names: tuple[str, ...]
+    type: str | None
+    resource_type: str | None
+    labels: dict[str, str | None]
+
+    def arguments(self) -> list[str]:
+        """As they stand on the command line."""
+        labels = [key if value is None else f"{key}={value}" for key, value in self.labels.items()]
+        options = (("connector", self.names), ("label", labels))
+        given = [f"--{name}={value}" for name, values in options for value in values]
+        given += [f"--connector-type={self.type}"] * (self.type is not None)
+        return given + [f"--resource-type={self.resource_type}"] * (self.resource_type is not None)
+
+    async def of(self, broker: Broker) -> Connectors:
+        """The connectors to ask, and the damaged records among them.
+
+        One that was named and cannot be among them is told why; if none can, that is an error.
+        """
+        about: dict[str, Any] = {"type": self.type, "resource_type": self.resource_type}
+        found = await broker.list(**about, labels=self.labels)
+        named = await self._named(broker, found)
+        if not found and not found.damaged:
+            check_known(broker.registry, **about)
+        left = {id: one for id, one in named.items() if id not in {each.id for each in found}}
+        why = [left_out(one, **about, labels=self.labels) for one in left.values()]
+        if why and not found and not found.damaged:
+            raise UnsupportedResource("; ".join(why))
+        for sentence in why:
+            say(f"Note: {sentence}.")
+        return found
+
+    async def _named(self, broker: Broker, found: Connectors) -> dict[str, Connector]:
+        """Leave only those that were named, if any were; what the names stand for."""
         named: dict[str, Connector] = {}
         damaged: dict[str, RecordDamaged] = {}
-        for name in names:
+        for name in self.names:
             try:
                 one = await broker.get(name)
             except RecordDamaged as error:
                 damaged[error.id] = error
             else:
                 named[one.id] = one
-        found[:] = [one for one in found if one.id in named]
-        found.damaged = list(damaged.values())
-    if not found and not found.damaged:
-        check_known(broker.registry, type=type, resource_type=resource_type)
-    if names and len(found) < len(named):
-        for one in found:
-            del named[one.id]
-        why = [left_out(one, type=type, resource_type=resource_type, labels=labels) for one in named.values()]
-        if not found and not found.damaged:
-            raise UnsupportedResource("; ".join(why))
-        for sentence in why:
-            say(f"Note: {sentence}.")
-    return found
+        if self.names:
+            found[:] = [one for one in found if one.id in named]
+            found.damaged = list(damaged.values())
+        return named
+
+
+def _list(
+    run: Run,
+    choice: Choice,
+    *,
+    resource_id: str | None,
+    match: tuple[str, ...],
+    exclude_errors: bool,
+    fail_fast: bool,
+    stats: bool,
+    cached: bool,
+    no_refresh: bool,
+    output: str,
+) -> None:
+    reach = Reach(run, cached=cached)
+    chosen: list[str] = []
+
+    async def work(broker: Broker) -> None:
+        found = await choice.of(broker)
+        chosen.extend((*(one.id for one in found), *(error.id for error in found.damaged)))
+        if not chosen:
+            say("No connector matches." if await broker.list() else NO_CONNECTOR)
+            return
+        if resource_id is not None and found:
+            kinds = {choice.resource_type} if choice.resource_type else {one.resource_type for one in found}
+            check_id(connectors_routes(broker.registry, found), kinds, resource_id)
+        how: dict[str, Any] = {"resource_type": choice.resource_type, "resource_id": resource_id, "match": match}
+        if cached:
+            how |= {"cached": True, "refresh": False}
+        connectors = [*found, *(error.id for error in found.damaged)]
+        watch.begin(len(connectors))
+        await reach.gather(broker, heard=watch.heard, fail_fast=fail_fast, connectors=connectors, **how)
+
+    interrupted = False
+    with watching(reach, rows=output == "table") as watch:
+        try:
+            with_broker(run, work)
+        except KeyboardInterrupt:
+            interrupted = True
+    errors = not exclude_errors
+    view: list[Table | str] = [reach.table(errors=errors)]
+    if stats:
+        view += [Title("Slowest first"), reach.stats(errors=errors), reach.totals()]
+    emit(output, reach.data(errors=errors, stats=stats), *view)
+    if interrupted:
+        say("Interrupted; this is what was found until then.")
+        raise click.exceptions.Exit(INTERRUPTED)
+    _explain(reach, chosen=bool(chosen), errors=errors, fail_fast=fail_fast)
+    if is_stale(reach.oldest):
+        _refresh(choice, reach, refresh=not no_refresh)
+    if reach.failed and (fail_fast or not reach.answered):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _explain(reach: Reach, *, chosen: bool, errors: bool, fail_fast: bool) -> None:
+    """Say why there is nothing, or not all."""
+    if fail_fast and reach.failed:
+        say("Ended at the first failure; this is what was found until then.")
+    elif chosen and not reach.answered and not reach.failed:
+        say("Nothing was found: none of the connectors can reach that, so none was asked.")
+    elif not reach.count and (reach.answered or (reach.failed and not errors)):
+        say("Nothing was found.")
+
+
+def _refresh(choice: Choice, reach: Reach, *, refresh: bool) -> None:
+    """Once the answer is out, ask again for what is old."""
+    sys.stdout.flush()
+    old = f"Some of this was found {age(reach.oldest, datetime.now(UTC))} ago"
+    say(f"{old}; it is being refreshed." if refresh and start(choice.arguments()) else f"{old}.")
 
 
 @command("verify")
@@ -144,17 +236,13 @@ def verify(
         connector = await broker.get(name)
         identity = await broker.verify(connector.id, resource_type=resource_type, resource_id=resource_id)
         if not verify_only:
-            with progress(reach, 1) as heard:
-                await reach.gather(
-                    broker,
-                    heard=heard,
-                    connectors=[connector.id],
-                    resource_type=resource_type,
-                    resource_id=resource_id,
-                )
+            about: dict[str, Any] = {"resource_type": resource_type, "resource_id": resource_id}
+            watch.begin(1)
+            await reach.gather(broker, heard=watch.heard, connectors=[connector.id], **about)
         return connector, identity
 
-    connector, identity = with_broker(run, work)
+    with watching(reach) as watch:
+        connector, identity = with_broker(run, work)
     data: dict[str, Any] = {"connector_id": connector.id, "connector": connector.name}
     data["identity"] = msgspec.to_builtins(identity, builtin_types=())
     about = [("connector", connector.name), ("accepted as", identity.subject)]

@@ -99,6 +99,8 @@ def table(run: Run, leases: Sequence[Lease]) -> Table:
 
 def _told(run: Run, lease: Lease) -> str:
     match state_of(lease):
+        case "revoked" if lease.revocation == "role-wide":
+            return "refused for the role; the vendor may take minutes to spread that"
         case "revoked":
             return "does not work any more"
         case "expired":
@@ -106,7 +108,7 @@ def _told(run: Run, lease: Lease) -> str:
         case "released":
             return Bad(f"handed out no more; {works_until(lease)}")
         case "active":
-            return Bad(f"taken from this consumer; others hold it, and it {works_until(lease)}")
+            return Bad(f"not counted as this consumer's any more; others hold it too, and it {works_until(lease)}")
         case "revoking" | "irrevocable":
             why = f": {run.mask(lease.error)}" if lease.error else ""
             return Bad(f"not revoked yet, and tried again; {works_until(lease)}{why}")

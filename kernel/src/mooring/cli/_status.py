@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,8 +16,9 @@ from mooring.cli._lazy import command
 from mooring.cli._leases import BAD, as_data, state_of
 from mooring.cli._output import Bad, Table, Title, emit, output_option, short
 from mooring.cli._values import counted, remaining
-from mooring.errors import MooringError
+from mooring.errors import InvalidConfig, MooringError
 from mooring.records import LeaseState
+from mooring.types import instant
 
 if TYPE_CHECKING:
     from mooring.assembly import Settings
@@ -101,15 +103,16 @@ def _of(connectors: Sequence[Connector], leases: Sequence[Lease], events: Sequen
 
 def _endpoints(events: Iterable[Logged], now: datetime) -> list[dict[str, Any]]:
     """The endpoints that some process leaves alone, by what was last said of each."""
-    last: dict[str, Logged] = {}
+    last: dict[str, dict[str, Any]] = {}
     for one in events:
-        if one.event in ("BreakerOpened", "BreakerClosed"):
-            last[one.body["endpoint"]] = one
-    return [
-        {"endpoint": name, "failures": one.body["failures"], "until": until}
-        for name, one in sorted(last.items())
-        if one.event == "BreakerOpened" and (until := datetime.fromisoformat(one.body["until"])) > now - FORGOTTEN
-    ]
+        with suppress(KeyError, TypeError, InvalidConfig):  # a damaged one
+            if one.event == "BreakerOpened":
+                until = instant(one.body["until"])
+                said = {"endpoint": str(one.body["endpoint"]), "failures": one.body["failures"], "until": until}
+                last[said["endpoint"]] = said
+            elif one.event == "BreakerClosed":
+                last.pop(str(one.body["endpoint"]), None)
+    return [said for _, said in sorted(last.items()) if said["until"] > now - FORGOTTEN]
 
 
 def _failure(one: Logged) -> dict[str, Any]:

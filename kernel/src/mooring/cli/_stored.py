@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mooring.broker._revoke import may_be_later
 from mooring.broker._undo import step_of
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
-LATER = ("revoking", "irrevocable")
-"""The states of leases that may still be revoked, as long as there is their connector."""
 COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
@@ -49,7 +48,14 @@ COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME
 @click.option(
     "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
 )
-@click.option("-l", "--label", "labels", metavar="KEY[=VALUE]", multiple=True, help="With this label; repeatable.")
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    metavar="KEY[=VALUE]",
+    multiple=True,
+    help="With this label, whose value may be a pattern, such as 'da*'; repeatable.",
+)
 @click.option("-n", "--name", metavar="PATTERN", help="With a name like this, such as 'prod-*'.")
 @output_option
 @click.pass_obj
@@ -134,10 +140,11 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
 @click.argument("name", shell_complete=complete_connector)
 @click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
 @click.option("--revoke", is_flag=True, help="Take back what it has issued first; what cannot be is told.")
+@click.option("--role-wide", is_flag=True, help="With --revoke: also from all others who use the same role.")
 @click.option("--force", is_flag=True, help="Delete it also if things it made at its vendor cannot be removed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: bool) -> None:
+def delete(run: Run, name: str, damaged: bool, revoke: bool, role_wide: bool, force: bool, yes: bool) -> None:
     """Delete a connector, after what it has made at its vendor. What else it has issued lives until it ends.
 
     Where some of that cannot be removed, the connector stays, and so does the way to remove it: mend what the error
@@ -149,6 +156,8 @@ def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: b
     connector is kept, since nobody could without it.
     """
     ask = not yes and sys.stdin.isatty()
+    if role_wide and not revoke:
+        raise click.UsageError("--role-wide says how to revoke; give --revoke too")
     if damaged:
         _discard(run, name, revoke=revoke, ask=ask)
         return
@@ -158,8 +167,8 @@ def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: b
 
     async def remove(broker: Broker) -> tuple[Connector, Sequence[Lease], list[str] | None]:
         connector = await broker.get(found.id if found else name)
-        leases = await broker.revoke(connector=connector.id) if revoke else ()
-        if not force and any(one.state in LATER for one in leases):
+        leases = await broker.revoke(connector=connector.id, role_wide=role_wide) if revoke else ()
+        if not force and any(map(may_be_later, leases)):
             return connector, leases, None
         connector = await broker.delete(connector, force=force)
         left = [step_of(one) for one in await broker.unremoved() if one.connector_id == connector.id] if force else []
@@ -169,11 +178,12 @@ def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: b
     if ask:
         found = with_broker(run, find)  # asked outside of the event loop, where Ctrl-C is heard at once
         more = " and revoke what it has issued" if revoke else ""
+        more += ", from all who use the same role" if role_wide else ""
         _confirm(f"Delete the connector {found.name!r} ({found.type}){more}?")
     connector, leases, left = with_broker(run, remove)
     if left is None:
-        say(f"Kept the connector {connector.name!r}: what it has issued could not be revoked yet; run this again "
-            "later, or with --force.")  # fmt: skip
+        say(f"Kept the connector {connector.name!r}: what it has issued could not all be revoked, and nobody could "
+            "without it; run this again later, or with --force.")  # fmt: skip
     else:
         say(f"Deleted the connector {connector.name!r}.")
     for step in left or ():
@@ -182,7 +192,7 @@ def delete(run: Run, name: str, damaged: bool, revoke: bool, force: bool, yes: b
         from mooring.cli._revoke import say_what_works, table
 
         emit("table", None, table(run, leases))
-        say_what_works(leases)
+        say_what_works(leases, role_wide=role_wide)
 
 
 def _discard(run: Run, name: str, *, revoke: bool, ask: bool) -> None:

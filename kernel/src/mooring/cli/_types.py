@@ -14,7 +14,7 @@ from mooring.cli._output import Table, Title, emit, output_option, say
 from mooring.cli._shells import formats_of
 from mooring.cli._values import written
 from mooring.registry import Registry, Route
-from mooring.types import AuthMethod, ConfigField, ConnectorType, Lifetime, ResourceType, fields_of
+from mooring.types import AuthMethod, ConfigField, ConnectorType, Lifetime, Limit, ResourceType, fields_of
 
 NAMES = {"str": "text", "vartuple": "list", "dict": "map", "bool": "flag", "int": "number", "float": "number"}
 """What we call a field's type, where msgspec has another word."""
@@ -106,6 +106,7 @@ def describe_type(type_: str, resource_type: str | None, auth_method: str | None
         "formats": ["json", "yaml", *formats_of(route)],
         "resource_types": [_kind(one, route) for one in kinds],
         "auth_methods": [_method(one) for one in methods],
+        "limits": [_limit(one) for one in route.type.limits],
     }
     view: list[Table | str] = [_properties(data, "type", "name", "description", "distribution", "powers", "formats")]
     for kind in data["resource_types"]:
@@ -113,7 +114,29 @@ def describe_type(type_: str, resource_type: str | None, auth_method: str | None
     for method in data["auth_methods"]:
         shown = [key for key in method if key not in ("name", "fields")]
         view += [Title(f"auth method {method['name']}"), _properties(method, *shown), _fields(method["fields"])]
+    if data["limits"]:
+        view += [Title("limits"), _limits(data["limits"])]
     emit(output, data, *view)
+
+
+def _limit(limit: Limit) -> dict[str, Any]:
+    return {
+        "name": limit.name,
+        "per": list(limit.per),
+        "where": dict(limit.where),
+        "at_once": limit.at_once,
+        "rate": limit.rate,
+        "burst": limit.burst,
+    }
+
+
+def _limits(limits: Sequence[dict[str, Any]]) -> Table:
+    rows = []
+    for one in limits:
+        per, where = ", ".join(one["per"]), [f"{label}={pattern}" for label, pattern in one["where"].items()]
+        rate = "" if one["rate"] is None else f"{one['rate']:g} a second, {one['burst']} at a time"
+        rows.append((one["name"], per, ", ".join(where), "" if one["at_once"] is None else str(one["at_once"]), rate))
+    return Table(("LIMIT", "PER", "OF CALLS WITH", "AT ONCE", "RATE"), rows)
 
 
 def _kind(kind: ResourceType, route: Route) -> dict[str, Any]:

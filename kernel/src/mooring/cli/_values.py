@@ -77,6 +77,17 @@ def remaining(end: datetime | None, skew: timedelta = timedelta(0)) -> str:
     return "".join(re.findall(r"\d+[dhms]", written(left))[:2])
 
 
+def age(at: datetime | None, now: datetime) -> str:
+    """How long ago something was, for people: the largest unit.
+
+    >>> now = datetime(2000, 1, 1, 12, tzinfo=UTC)
+    >>> age(now - timedelta(minutes=3, seconds=10), now), age(None, now)
+    ('3m', '0s')
+    """
+    passed = written(max(timedelta(0), now - at)) if at else "0s"
+    return passed[: passed.index(next(unit for unit in UNITS if unit in passed)) + 1]
+
+
 def labels(given: Iterable[str]) -> dict[str, str]:
     """Labels from `key=value`.
 
@@ -96,13 +107,28 @@ def labels(given: Iterable[str]) -> dict[str, str]:
 
 
 def wanted_labels(given: Iterable[str]) -> dict[str, str | None]:
-    """Labels to filter by: `key=value`, or `key` for any value.
+    """Labels to filter by: `key=value`, where the value may be a pattern, or `key` for any value.
 
     >>> wanted_labels(["team=ml", "env"])
     {'team': 'ml', 'env': None}
     """
     pairs = (one.partition("=") for one in given)
     return {key.strip(): value.strip() if equals else None for key, equals, value in pairs}
+
+
+def pattern(text: str) -> str:
+    """A pattern of ids, as in a shell: `*`, `?` and `[...]`.
+
+    Raises:
+        InvalidConfig: nothing can match it, or not what was meant.
+    """
+    if not text:
+        raise InvalidConfig("an empty pattern matches nothing; write one such as 's3://prod-*'")
+    if "[" in re.sub(r"\[!?+\]?+[^\]]*\]", "", text):
+        raise InvalidConfig("a [ in the pattern has no ]; write [[] for the character itself")
+    if any(first > last for first, last in re.findall(r"\[!?(.)-([^\]])\]", text)):
+        raise InvalidConfig("a range in the pattern runs backwards; write it like [a-z]")
+    return text
 
 
 def _read(read: Callable[[str], T], ctx: click.Context, param: click.Parameter, text: str | None) -> T | None:
@@ -130,6 +156,11 @@ def to_span(ctx: click.Context, param: click.Parameter, text: str | None) -> tim
 def to_skew(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
     """An option's callback: a span, which may be nothing."""
     return _read(span, ctx, param, text)
+
+
+def to_patterns(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """An option's callback: patterns of ids."""
+    return tuple(one for text in texts if (one := _read(pattern, ctx, param, text)) is not None)
 
 
 def to_instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:

@@ -1,13 +1,16 @@
 """Connectors at rest: a port, SQLite behind it, and memory for tests."""
 
-from mooring.store._ledger import FIRST_LINK, link, seal_text
+from mooring.store._ledger import DAMAGE, FIRST_LINK, LOST_LINK, entry_in, link, seal_text
 from mooring.store._memory import MemoryStore
-from mooring.store._port import Connectors, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
+from mooring.store._port import Connectors, Findings, KeyRecord, Ledger, Portable, Rewrapped, Store, UndoEntry
 from mooring.store._sqlite import SqliteStore, open_sqlite
 
 __all__ = [
+    "DAMAGE",
     "FIRST_LINK",
+    "LOST_LINK",
     "Connectors",
+    "Findings",
     "KeyRecord",
     "Ledger",
     "MemoryStore",
@@ -16,6 +19,7 @@ __all__ = [
     "SqliteStore",
     "Store",
     "UndoEntry",
+    "entry_in",
     "link",
     "open_sqlite",
     "seal_text",

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from mooring.errors import KeyRetired, NameTaken, StoreConflict
+from mooring.store._memory_findings import MemoryFindings
 from mooring.store._memory_ledger import MemoryLedger
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
 from mooring.types import Connector
@@ -25,11 +26,17 @@ class MemoryStore:
         self._undos: dict[str, UndoEntry] = {}
         self._changes = 0
         self._ledger = MemoryLedger()
+        self._findings = MemoryFindings(self._connectors)
 
     @property
     def ledger(self) -> MemoryLedger:
         """See `Store.ledger`."""
         return self._ledger
+
+    @property
+    def findings(self) -> MemoryFindings:
+        """See `Store.findings`."""
+        return self._findings
 
     async def add(self, connector: Connector) -> None:
         """See `Store.add`."""
@@ -76,12 +83,14 @@ class MemoryStore:
         self._refuse_taken(connector)
         self._refuse_retired(connector)
         self._connectors[connector.id] = connector
+        self._findings.forget(connector.id)
         self._changes += 1
 
     async def delete(self, connector: Connector) -> None:
         """See `Store.delete`."""
         self._refuse_stale(connector, connector.version)
         del self._connectors[connector.id]
+        self._findings.forget(connector.id)
         self._changes += 1
 
     async def discard(self, name_or_id: str) -> bool:

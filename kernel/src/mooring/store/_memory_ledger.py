@@ -25,10 +25,14 @@ class MemoryLedger:
         self._events: deque[Logged] = deque(maxlen=MOST_EVENTS)
         self._last = 0
         self.withdrawn = 0
-        """How often a lease was taken back."""
+        """How often a lease was taken back, or from a holder."""
+        self._parted: set[tuple[str, str]] = set()
 
     async def record(
-        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+        self,
+        batch: Sequence[Entries],
+        sign: Callable[[bytes], tuple[str, bytes]],
+        signed: Callable[[Sealing], bool],
     ) -> Sequence[MooringError | None]:
         """See `Ledger.record`."""
         count = len(self._audit)
@@ -47,11 +51,7 @@ class MemoryLedger:
             if known is not None and known.state != lease.state and lease.state not in ("active", "expired"):
                 self.withdrawn += 1
         self._leases.update((lease.id, msgspec.structs.replace(lease, holders=())) for lease in entries.leases)
-        for lease_id, holder in (*entries.holders, *entries.uses):
-            if lease_id in self._leases:
-                self._hold(lease_id, holder)
-        for lease_id, consumer in entries.gone:
-            self._holders.get(lease_id, {}).pop(consumer, None)
+        self._share(entries)
         for entry in entries.audit:
             before = self._audit[-1].digest if self._audit else FIRST_LINK
             body = body_of(entry)
@@ -60,6 +60,18 @@ class MemoryLedger:
             self._last += 1
             self._events.append(msgspec.structs.replace(event, seq=self._last, body=readable(event.body)))
         return None
+
+    def _share(self, entries: Entries) -> None:
+        """Who holds what from now on, and who does not any more."""
+        for lease_id, holder in entries.holders:
+            self._parted.discard((lease_id, holder.consumer))
+        for lease_id, holder in (*entries.holders, *entries.uses):
+            if lease_id in self._leases and (lease_id, holder.consumer) not in self._parted:
+                self._hold(lease_id, holder)
+        for lease_id, consumer in entries.gone:
+            if self._holders.get(lease_id, {}).pop(consumer, None):
+                self._parted.add((lease_id, consumer))
+                self.withdrawn += 1
 
     def _problem(self, entries: Entries) -> MooringError | None:
         leases = {lease.id: lease for lease in entries.leases}
@@ -88,6 +100,10 @@ class MemoryLedger:
             holder = msgspec.structs.replace(known, last_at=last, count=known.count + holder.count)
         holders[holder.consumer] = holder
 
+    async def damaged(self) -> Sequence[str]:
+        """See `Ledger.damaged`."""
+        return ()
+
     async def probe(self) -> None:
         """See `Ledger.probe`."""
 
@@ -115,12 +131,17 @@ class MemoryLedger:
         ]
         return sorted(found, key=lambda one: (one.issued_at, one.id))
 
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """See `Ledger.parted`."""
+        return sorted(self._parted)
+
     async def prune(self, ended: datetime) -> int:
         """See `Ledger.prune`."""
         gone = [one.id for one in await self.leases(ended=ended) if one.state not in LIVE]
         for lease in gone:
             self._leases.pop(lease)
             self._holders.pop(lease, None)
+        self._parted = {one for one in self._parted if one[0] not in gone}
         return len(gone)
 
     async def events(self, *, after: int, most: int = 1000) -> Sequence[Logged]:

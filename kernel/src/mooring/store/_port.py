@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mooring.errors import MooringError, RecordDamaged
-from mooring.records import Audited, Entries, Lease, LeaseState, Logged, Sealing
-from mooring.types import Connector, Sealed, Struct
+from mooring.records import Audited, Change, Entries, Lease, LeaseState, Logged, Look, Sealing
+from mooring.types import Connector, Resource, Sealed, Struct
 
 
 class Connectors(list[Connector]):
@@ -60,7 +60,10 @@ class Ledger(Protocol):
     """Leases, the audit log and the numbered event log. Every method may raise as `Store`'s do."""
 
     async def record(
-        self, batch: Sequence[Entries], sign: Callable[[bytes], tuple[str, bytes]]
+        self,
+        batch: Sequence[Entries],
+        sign: Callable[[bytes], tuple[str, bytes]],
+        signed: Callable[[Sealing], bool],
     ) -> Sequence[MooringError | None]:
         """Write entries durably, in one transaction; gives for each why it alone was not written, if so.
 
@@ -70,7 +73,13 @@ class Ledger(Protocol):
         Args:
             batch: what to write; each is written whole or not at all.
             sign: gives a key's id and a signature of the end of the audit chain.
+            signed: whether the end that is stored was signed so. The chain goes on from there, and from `LOST_LINK`
+                where it was not: a change that was made without the key must not be signed with the next entry.
         """
+        ...
+
+    async def damaged(self) -> Sequence[str]:
+        """What records cannot be read, in sentences that name each; nothing if all can."""
         ...
 
     async def probe(self) -> None:
@@ -99,6 +108,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def parted(self) -> Sequence[tuple[str, str]]:
+        """Leases, and consumers that are holders of them no more."""
+        ...
+
     async def prune(self, ended: datetime) -> int:
         """Remove leases that are over and had ended by then; how many."""
         ...
@@ -120,12 +133,77 @@ class Ledger(Protocol):
         ...
 
 
+class Findings(Protocol):
+    """What connectors were found to reach. Every method may raise as `Store`'s do.
+
+    It is a cache: what is lost is asked again, so nothing has to be durable. Nothing is kept for a connector that is
+    not stored in exactly this version, and with a change or removal of the connector goes what was found by it.
+
+    A run streams what a unit names. It is seen by nobody before it is finished, and then takes the place of the look
+    before, in one step. Of runs of the same unit only the one that began last is finished.
+    """
+
+    async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
+        """Note which units there are, of these resource types; gives the connector's looks, as they were before.
+
+        Dropped are the looks of other units of these types, and the failure of the connector itself.
+        """
+        ...
+
+    async def looks(self, connector: Connector) -> Sequence[Look]:
+        """What is known of the connector's units; one that was never looked at through has no instant."""
+        ...
+
+    async def found(
+        self, connector: Connector, resource_type: str, *, after: tuple[str, str] = ("", ""), most: int = 1000
+    ) -> Sequence[tuple[str, Resource]]:
+        """What the last whole looks found, by unit and id.
+
+        Args:
+            connector: whose.
+            resource_type: of this type.
+            after: the unit and id of the last that was read; a look that was finished since is gone on in.
+            most: how many at once.
+        """
+        ...
+
+    async def add(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> bool:
+        """Add to a run; False if it is of no use any more.
+
+        Args:
+            look: of which unit.
+            run: a random number, not 0.
+            resources: what was found since the last call.
+            begins: whether this is the first call.
+
+        Raises:
+            InvalidConfig: a resource is named by what is no Unicode.
+        """
+        ...
+
+    async def finish(self, look: Look, run: int, resources: Sequence[Resource], *, begins: bool) -> Change | None:
+        """Finish a run with these resources too; gives what has changed, or None as `add` gives False.
+
+        A unit's first look is no change. Raises as `add` does.
+        """
+        ...
+
+    async def fail(self, look: Look, run: int = 0) -> None:
+        """Note that asking failed, beside what the look before found; what the run has added is dropped."""
+        ...
+
+
 class Store(Protocol):
     """Connectors at rest. Every method may raise `StoreUnavailable` or `StoreCorrupt`."""
 
     @property
     def ledger(self) -> Ledger:
         """What is written down of what happened."""
+        ...
+
+    @property
+    def findings(self) -> Findings:
+        """What connectors were found to reach."""
         ...
 
     async def add(self, connector: Connector) -> None:
@@ -187,7 +265,10 @@ class Store(Protocol):
         ...
 
     async def changes(self) -> int:
-        """A number that differs from the last one if anybody has changed a connector, or taken back a lease, since."""
+        """A number that differs from the last one if since then anybody has changed a connector, or taken back a lease.
+
+        Also if it was taken from one of several holders.
+        """
         ...
 
     async def keys(self) -> Sequence[KeyRecord]:

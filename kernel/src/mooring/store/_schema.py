@@ -124,6 +124,39 @@ MIGRATIONS: Final = (
     CREATE TRIGGER withdrawn AFTER UPDATE OF state ON leases
         WHEN new.state <> old.state AND new.state NOT IN ('active', 'expired')
         BEGIN UPDATE revision SET number = random(); END;
+    CREATE TRIGGER parted AFTER UPDATE OF count ON holders WHEN new.count = 0
+        BEGIN UPDATE revision SET number = random(); END;
+    """,
+    """
+    CREATE TABLE looks (
+        connector_id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        resource_type TEXT NOT NULL,
+        unit TEXT NOT NULL,
+        at TEXT,
+        count INTEGER NOT NULL DEFAULT 0,
+        took REAL NOT NULL DEFAULT 0,
+        failed_at TEXT,
+        error TEXT NOT NULL DEFAULT '',
+        message TEXT NOT NULL DEFAULT '',
+        run INTEGER NOT NULL DEFAULT 0,
+        begun INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (connector_id, resource_type, unit)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE findings (
+        run INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        PRIMARY KEY (run, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER superseded AFTER UPDATE OF run, begun ON looks
+        BEGIN DELETE FROM findings WHERE run IN (old.run, old.begun) AND run NOT IN (new.run, new.begun); END;
+    CREATE TRIGGER unlooked AFTER DELETE ON looks
+        BEGIN DELETE FROM findings WHERE run IN (old.run, old.begun); END;
+    CREATE TRIGGER outdated AFTER UPDATE OF version ON connectors WHEN new.version <> old.version
+        BEGIN DELETE FROM looks WHERE connector_id = old.id; END;
+    CREATE TRIGGER unregistered AFTER DELETE ON connectors
+        BEGIN DELETE FROM looks WHERE connector_id = old.id; END;
     """,
 )
 """One script a schema version. A store of version n has run the first n; never edit one that was released."""

@@ -31,6 +31,7 @@ from mooring.errors import (
     StoreUnavailable,
 )
 from mooring.store._files import MOUNTS, is_read_only, prepare, read_only_uri, translate
+from mooring.store._findings import SqliteFindings
 from mooring.store._ledger import SqliteLedger
 from mooring.store._memory import ID_PREFIX_LENGTH, conflict, name_taken, retired
 from mooring.store._port import Connectors, KeyRecord, Rewrapped, UndoEntry
@@ -73,15 +74,23 @@ class NotTextError(Exception):
 class SqliteStore:
     """A `Store` in a file; made by `open_sqlite`."""
 
-    def __init__(self, connection: aiosqlite.Connection, path: Path, ledger: SqliteLedger) -> None:
+    def __init__(
+        self, connection: aiosqlite.Connection, path: Path, ledger: SqliteLedger, findings: SqliteFindings
+    ) -> None:
         self._connection = connection
         self._path = path
         self._ledger = ledger
+        self._findings = findings
 
     @property
     def ledger(self) -> SqliteLedger:
         """See `Store.ledger`."""
         return self._ledger
+
+    @property
+    def findings(self) -> SqliteFindings:
+        """See `Store.findings`."""
+        return self._findings
 
     @property
     def path(self) -> Path:
@@ -520,12 +529,14 @@ async def open_sqlite(path: Path, *, mounts: Path = MOUNTS) -> AsyncGenerator[Sq
             await configure(connection, path, read_only=read_only)
         except sqlite3.Error as error:
             raise translate(error, path) from None
-        ledger = SqliteLedger(partial(_connect, path, read_only=read_only), path)
+        connect = partial(_connect, path, read_only=read_only)
+        ledger, findings = SqliteLedger(connect, path), SqliteFindings(connect, path)
         try:
-            yield SqliteStore(connection, path, ledger)
+            yield SqliteStore(connection, path, ledger, findings)
         finally:
             if os.getpid() == process:
                 ledger.close()
+                findings.close()
     finally:
         if os.getpid() == process:  # a process that was forked from it has no thread to close it
             with anyio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT, the longest that a statement may take

@@ -23,6 +23,7 @@ import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from glob import escape
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ import pytest
 
 import mooring as m
 from mooring.credentials import reveal
+from mooring.globs import matches
 from mooring.registry import bind
 from mooring.testing._fake import memory_broker
 from mooring.types import Connector, Struct, fields_of
@@ -201,6 +203,20 @@ class ConnectorConformance:
                 assert self._canonical(subject, name, settings) == name, f"discover() gives {name!r}, not canonical"
             assert (subject.resource_type, wanted) in seen
 
+    async def test_what_is_discovered_is_found_again_by_its_id(self, subject: Subject) -> None:
+        """The patterns `ids`, of the resource type and of units, rule nothing out that is there."""
+        async with self._registered(subject) as broker:
+            kind = bind(subject.plugin).type.resource_type(subject.resource_type)
+            assert kind is not None
+            names = [one.resource.id for one in await _found(broker, subject.resource_type)]
+            for name in names:
+                assert matches(name, [kind.ids]), (
+                    f"discover() gives {name!r}, which is none of the type's ids {kind.ids!r}"
+                )
+            for name in {*names[:1], *names[-1:]}:
+                again = [one.resource.id for one in await _found(broker, subject.resource_type, escape(name))]
+                assert again == [name], f"{name!r} is not found where it is looked for: see the `ids` of its unit"
+
     async def test_credentials_end_as_asked(self, subject: Subject) -> None:
         """Within the auth method's bounds, or the reply says why not."""
         async with self._registered(subject) as broker:
@@ -326,6 +342,11 @@ class ConnectorConformance:
         canonical: str = subject.plugin.canonical(subject.resource_type, text)
         qualify = getattr(subject.plugin, "qualify", None)
         return canonical if qualify is None else str(qualify(subject.resource_type, canonical, settings))
+
+
+async def _found(broker: m.Broker, resource_type: str, *match: str) -> list[m.Found]:
+    async with broker.discover(resource_type=resource_type, match=match) as replies:
+        return [reply async for reply in replies if isinstance(reply, m.Found)]
 
 
 def _names(subject: Subject) -> dict[str, str]:

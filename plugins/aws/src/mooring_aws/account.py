@@ -18,6 +18,7 @@ TYPE = m.ResourceType(
     instances=False,
     permissions=("sts:GetCallerIdentity",),
     formats=ids.FORMATS[ids.GENERIC],
+    ids=ids.ACCOUNTS,
     narrowable=False,
 )
 

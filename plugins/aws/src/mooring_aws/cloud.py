@@ -27,8 +27,8 @@ from mooring_aws.quiet import quiet
 LOOK_AGAIN = timedelta(minutes=1)
 """How long the machine's own keys are taken to stand, and how much life they must have left."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
-CONNECTIONS = 100
-"""At most to one endpoint."""
+CONNECTIONS = 500
+"""At most to one endpoint: as many as the kernel lets go at once, for a signed request that waits here ages."""
 
 _signer: ContextVar[Any] = ContextVar("mooring_aws_signer")
 """The keys of the call under way, as botocore wants them."""
@@ -182,6 +182,7 @@ def _client_config() -> Any:
     from aiobotocore.config import AioConfig
 
     return AioConfig(
+        user_agent=f"mooring/{m.__version__}",  # botocore's own is put together anew for each request
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         max_pool_connections=CONNECTIONS,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mooring as m
 from mooring_aws import account, ecr, eks, ids, s3
 from mooring_aws.credentials import AwsCredentials
+from mooring_aws.limits import LIMITS
 from mooring_aws.methods import METHODS
 from mooring_aws.render import FORMATS
 from mooring_aws.settings import AwsConfig
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from mooring_aws.cloud import Cloud
     from mooring_aws.session import AwsSession
 
-REGIONAL = (ids.EKS, ids.ECR)
-"""The resource types that are listed region by region."""
+REGIONAL = {ids.EKS: "{}/*", ids.ECR: ids.ACCOUNTS + ".dkr.ecr.{}.*"}
+"""The resource types that are listed region by region, with the pattern of a region's ids."""
 
 
 class AwsConnector:
@@ -35,6 +36,7 @@ class AwsConnector:
             resource_types=(account.TYPE, s3.TYPE, eks.TYPE, ecr.TYPE),
             credentials=(AwsCredentials,),
             formats=FORMATS,
+            limits=LIMITS,
         )
 
     @m.hookimpl
@@ -91,9 +93,9 @@ class AwsConnector:
     @m.hookimpl
     async def units(self, session: AwsSession, resource_type: str) -> tuple[m.Unit, ...]:
         """Each region for what is listed by region; one for accounts and buckets."""
-        return (
-            tuple(m.Unit(name=region) for region in session.config.places) if resource_type in REGIONAL else (m.Unit(),)
-        )
+        if (ids_in := REGIONAL.get(resource_type)) is None:
+            return (m.Unit(),)
+        return tuple(m.Unit(name=region, ids=ids_in.format(region)) for region in session.config.places)
 
     @m.hookimpl
     async def discover(self, session: AwsSession, request: m.DiscoverRequest) -> AsyncGenerator[m.Resource, None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mooring as m
 from mooring_aws import ids
+from mooring_aws.endpoints import endpoint_of
 from mooring_aws.errors import given
 from mooring_aws.policy import Grant
 
@@ -32,8 +34,9 @@ TYPE = m.ResourceType(
     name=ids.ECR,
     title="ECR registry",
     description="The container registry of an account in a region, or one repository in it.",
-    permissions=("ecr:DescribeRegistry", *LOGIN, *ACTIONS["write"]),
+    permissions=(*LOGIN, *ACTIONS["write"]),
     formats=ids.FORMATS[ids.ECR],
+    ids=f"{ids.ACCOUNTS}.dkr.ecr.*",
 )
 
 
@@ -69,14 +72,27 @@ async def discover(session: AwsSession, region: str, resource_id: str | None) ->
             await verify(session, resource_id)
             yield _resource(region, resource_id)
         return
-    registry = await session.call("ecr", "DescribeRegistry", region=region)
-    host = ids.registry_host(given(registry, "registryId", "ecr:DescribeRegistry"), region)
-    yield _resource(region, host)
+    host = None
     async for page in session.pages("ecr", "DescribeRepositories", "nextToken", region=region, maxResults=PAGE):
-        for repository in page.get("repositories", ()):
+        repositories = page.get("repositories", ())
+        if host is None:
+            host = ids.registry_host(await _account(session, region, repositories), region)
+            yield _resource(region, host)
+        for repository in repositories:
             id = f"{host}/{given(repository, 'repositoryName', 'ecr:DescribeRepositories')}"
             if ids.is_canonical(ids.ECR, id):
                 yield _resource(region, id)
+
+
+async def _account(session: AwsSession, region: str, repositories: Sequence[Mapping[str, Any]]) -> str:
+    """Whose registry it is, with as few calls as that takes: each repository says so, else the identity does."""
+    if repositories and (account := repositories[0].get("registryId")):
+        return str(account)
+    if endpoint_of(session.config, "ecr") == endpoint_of(session.config, "sts"):  # of one cloud
+        with suppress(m.VendorError):
+            if account := (await session.identity()).account:
+                return account
+    return given(await session.call("ecr", "DescribeRegistry", region=region), "registryId", "ecr:DescribeRegistry")
 
 
 def _resource(region: str, id: str) -> m.Resource:

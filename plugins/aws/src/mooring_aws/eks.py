@@ -42,6 +42,7 @@ TYPE = m.ResourceType(
     description="A Kubernetes cluster. What the identity may do inside, the cluster says (access entries, aws-auth).",
     permissions=("eks:ListClusters", "eks:DescribeCluster"),
     formats=ids.FORMATS[ids.EKS],
+    ids="*/*",
 )
 
 

@@ -30,8 +30,11 @@ FORMATS: dict[str, tuple[str, ...]] = {
 PARTITION = r"aws|aws-cn|aws-us-gov"
 REGION = r"[a-z]{2,}(?:-[a-z0-9]+)*-\d{1,2}"
 ACCOUNT = r"\d{12}"
+ACCOUNTS = "[0-9]" * 12
+"""All accounts, as a pattern of ids."""
 ROLE_ARN = re.compile(rf"arn:({PARTITION}):iam::({ACCOUNT}):role/[\w+=,.@/-]{{1,512}}", re.ASCII)
 
+_SESSION = re.compile(rf"arn:(?:{PARTITION}):sts::({ACCOUNT}):(?:assumed-role|federated-user)/[\w+=,.@/-]+", re.ASCII)
 _ACCOUNT = re.compile(rf"{ACCOUNT}|arn:(?:{PARTITION}):iam::{ACCOUNT}:root", re.ASCII)
 _BUCKET_ARN = re.compile(rf"(arn:(?:{PARTITION}):s3:::)(.+)", re.ASCII | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
@@ -144,6 +147,16 @@ def qualify(resource_type: str, resource_id: str, settings: Mapping[str, Any]) -
 def account_of(role_arn: str | None) -> str | None:
     """The account of a role, where its ARN has one."""
     return role_arn.split(":")[4] or None if role_arn else None
+
+
+def account_of_session(arn: str) -> str | None:
+    """The account of a session of STS, by its ARN; None if it is none.
+
+    >>> account_of_session("arn:aws:sts::123456789012:assumed-role/pipeline/ann")
+    '123456789012'
+    """
+    found = _SESSION.fullmatch(arn)
+    return found[1] if found else None
 
 
 def same_account(own: str | None, wanted: str | None) -> None:

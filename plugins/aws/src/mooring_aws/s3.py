@@ -41,6 +41,7 @@ TYPE = m.ResourceType(
         "kms:Decrypt, kms:GenerateDataKey (buckets encrypted with KMS)",
     ),
     formats=ids.FORMATS[ids.S3],
+    ids="s3://*",
 )
 
 ABOUT_BUCKET: dict[m.Access, tuple[str, ...]] = {

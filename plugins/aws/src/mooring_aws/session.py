@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 import mooring as m
-from mooring_aws import plan, settings, sts
+from mooring_aws import ids, plan, settings, sts
 from mooring_aws.cloud import Cloud
 from mooring_aws.credentials import Keys
 from mooring_aws.endpoints import endpoint_of
@@ -63,11 +63,19 @@ class AwsSession:
             return kept
 
     async def identity(self) -> m.Identity:
-        """Whom AWS takes us for; asked once."""
+        """Whom AWS takes us for; asked once, and not at all where the keys came with the answer."""
         async with self._identity_lock:
             if self._identity is None:
-                self._identity = await self._whoami(await self.keys())
+                keys = await self.keys()
+                self._identity = self._told(keys) or await self._whoami(keys)
             return self._identity
+
+    def _told(self, keys: Keys) -> m.Identity | None:
+        """What the answer that the keys came with says; some stores name nobody there, or no account."""
+        account = ids.account_of_session(keys.identity or "")
+        if account is None:
+            return None
+        return m.Identity(subject=keys.identity or "", account=account, expires_at=self.context.expires_at)
 
     async def _whoami(self, keys: Keys) -> m.Identity:
         try:

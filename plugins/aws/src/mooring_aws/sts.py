@@ -65,7 +65,7 @@ async def make(session: AwsSession, plan: Plan, life: timedelta, consumer: str) 
         answer = await session.sts(operation[plan.how], await session.source(), **arguments)
     if "Credentials" not in answer:
         raise m.Rejected("the endpoint answered STS without credentials; check that it speaks STS")
-    return Keys.answered(answer["Credentials"])
+    return Keys.answered(answer)
 
 
 def _particulars(session: AwsSession, plan: Plan, consumer: str) -> dict[str, Any]:

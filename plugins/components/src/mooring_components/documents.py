@@ -142,8 +142,6 @@ def _value(node: Any, path: Path_, shown: str, lines: dict[Path_, int]) -> Any:
     """The value of a node; aliases are refused, by which a short text could stand for an endless one."""
     import yaml
 
-    if path in lines and not path[-1:] == ("",):
-        pass
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}

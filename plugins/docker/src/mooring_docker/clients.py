@@ -8,6 +8,7 @@ was given to the caller already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -28,6 +29,12 @@ REFUSALS = ("unauthorized", "authentication required")
 """How an engine passes a registry's 401 on, often with a status of its own.
 
 Source: https://distribution.github.io/distribution/spec/api/#errors-2
+"""
+TOO_NARROW = re.compile(r"^denied: |insufficient_scope", re.MULTILINE)
+"""How it passes on that they are good, but not for this: others would be no wider.
+
+A push says this first and `unauthorized` after it, as the registry's answer is a 401 all the same.
+Source: https://github.com/distribution/distribution/blob/v2.8.3/registry/client/errors.go
 """
 
 
@@ -53,7 +60,8 @@ def _checked(credentials: m.Credentials) -> Login:
 
 def _refused(status: int | None, message: object) -> bool:
     """Whether an engine's error is that the registry does not accept the credentials."""
-    return status == UNAUTHORIZED or any(sign in str(message).lower() for sign in REFUSALS)
+    said = str(message).lower()
+    return not TOO_NARROW.search(said) and (status == UNAUTHORIZED or any(sign in said for sign in REFUSALS))
 
 
 def _full(image: str) -> str:

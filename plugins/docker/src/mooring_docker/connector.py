@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
+from glob import escape
 from typing import TYPE_CHECKING, Any
 
 import mooring as m
 from mooring_docker import ids
 from mooring_docker.credentials import RegistryToken
 from mooring_docker.render import FORMATS
-from mooring_docker.settings import METHODS, TYPE, RegistryConfig
+from mooring_docker.settings import LIMITS, METHODS, TYPE, RegistryConfig
 
 if TYPE_CHECKING:
     from mooring_docker.session import RegistrySession
@@ -30,6 +31,7 @@ class DockerConnector:
             resource_types=(TYPE,),
             credentials=(m.RegistryLogin, RegistryToken),
             formats=FORMATS,
+            limits=LIMITS,
         )
 
     @m.hookimpl
@@ -64,6 +66,11 @@ class DockerConnector:
         if request.resource_id is not None:
             await repositories.verify(session, request.resource_id)
         return identity
+
+    @m.hookimpl
+    async def units(self, session: RegistrySession, resource_type: str) -> tuple[m.Unit, ...]:
+        """One, of ids that begin with the registry's host."""
+        return (m.Unit(ids=f"{escape(session.host)}*"),)
 
     @m.hookimpl
     async def discover(self, session: RegistrySession, request: m.DiscoverRequest) -> AsyncGenerator[m.Resource, None]:

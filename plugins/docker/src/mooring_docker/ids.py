@@ -101,7 +101,7 @@ def image(text: str) -> tuple[Place, str]:
 
 def is_canonical(text: str) -> bool:
     """Whether a text, such as a registry's answer, is an id in its canonical form."""
-    return str(_place(text)) == text
+    return text == OWN or str(_place(text)) == text
 
 
 def place_of(resource_id: str) -> Place:

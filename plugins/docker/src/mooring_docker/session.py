@@ -29,6 +29,11 @@ UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, SERVER_FAILED = 401, 403, 404, 429
 EARLY = timedelta(seconds=5)
 """A token that ends so soon is not used again."""
 
+_LEFT = re.compile(r"([0-9]{1,9});w=([0-9]{1,6})", re.ASCII)
+"""How many more calls a registry takes, in a window of so many seconds.
+
+Source: https://docs.docker.com/docker-hub/usage/pulls/#view-pull-rate-and-limit
+"""
 _NETLOC = re.compile(r"[A-Za-z0-9.\[\]:-]{1,259}", re.ASCII)
 
 
@@ -60,7 +65,7 @@ class RegistrySession:
 
     async def _knock(self) -> Answer:
         try:
-            return await self._at(None).ask("GET", "/v2/")
+            return await self._get(self._at(None), "/v2/")
         except m.Unreachable as error:
             if not error.message.startswith("there is no TLS with"):
                 raise
@@ -71,7 +76,7 @@ class RegistrySession:
     def _greeted(self, answer: Answer) -> Challenge | None:
         if answer.is_success and speaks(answer):
             return None
-        if answer.status in (FORBIDDEN, TOO_MANY) or answer.status >= SERVER_FAILED:
+        if answer.status == FORBIDDEN:
             answer.json()
         if answer.status != UNAUTHORIZED:
             raise self._no_registry()
@@ -93,7 +98,7 @@ class RegistrySession:
             AuthFailed: it does not accept the credentials.
         """
         http, by_token_server = await self._way(None)
-        answer = await http.ask("GET", "/v2/")
+        answer = await self._get(http, "/v2/")
         if answer.status == UNAUTHORIZED and by_token_server:
             raise m.Rejected(f"{self.host} does not take the token of its token server; check both clocks")
         if not answer.is_success:
@@ -114,7 +119,7 @@ class RegistrySession:
         `again`: with the token of the last such call, for as long as that lives.
         """
         http, _ = await self._way(scope, again=again)
-        return await http.ask("GET", path, **params)
+        return await self._get(http, path, params)
 
     async def _way(self, scope: str | None, *, again: bool = False) -> tuple[Http, bool]:
         """The registry's API with our Authorization, and whether that is of a token server."""
@@ -150,7 +155,7 @@ class RegistrySession:
         given = {"service": challenge.parameters.get("service"), "scope": scope, "account": account}
         params |= {name: [value] for name, value in given.items() if value}
         server = self.context.http.at(base, authorization=self._basic())
-        answer = await server.ask("GET", path, **params)
+        answer = await self._get(server, path, params)
         return granted(answer.json(), answer.host, self.context.clock.now())
 
     def _token_server(self, realm: str) -> tuple[str, str, dict[str, list[str]]]:
@@ -191,6 +196,25 @@ class RegistrySession:
     def _is_bare(self, base: str) -> bool:
         """Whether an address is less private than the registry's own."""
         return base.startswith("http:") and self.config.base.startswith("https:")
+
+    async def _get(self, http: Http, path: str, params: Mapping[str, list[str]] = {}) -> Answer:
+        """What GET answers, within the limits of the registry, its token server's calls too.
+
+        Raises:
+            Throttled, Unreachable: there is no answer but that there is none now.
+        """
+        limits, labels = self.context.tools.limits, ("docker", self.host)
+
+        async def work() -> Answer:
+            answer = await http.ask("GET", path, **params)
+            if answer.status == TOO_MANY or answer.status >= SERVER_FAILED:
+                answer.json()
+            return answer
+
+        answer = await limits.call(work, *labels)
+        if left := _LEFT.fullmatch(answer.headers.get("ratelimit-remaining", "")):
+            limits.remaining(int(left[1]), timedelta(seconds=int(left[2])), *labels)
+        return answer
 
     def _at(self, authorization: str | None) -> Http:
         return self.context.http.at(self.config.base, authorization=authorization)

@@ -164,3 +164,13 @@ TYPE = m.ResourceType(
     formats=ids.FORMATS,
     login_id=ids.OWN,
 )
+
+LIMITS = (
+    m.Limit(name="docker-hub", per=("vendor",), where={"vendor": "docker", "account": ids.HUB}, rate=15, burst=100),
+    m.Limit(name="docker-registry", per=("vendor", "account"), where={"vendor": "docker"}, at_once=20),
+)
+"""Docker Hub takes "in the order of thousands of requests per minute" of an address: this is one thousand. Of others
+nothing is known: the bound is ours.
+
+Source: https://docs.docker.com/docker-hub/usage/#abuse-rate-limit
+"""

@@ -20,6 +20,13 @@ TYPE = m.ResourceType(
     formats=ids.FORMATS,
 )
 
+LIMITS = (m.Limit(name="kubernetes-server", per=("vendor", "account"), where={"vendor": "kubernetes"}, at_once=20),)
+"""An API server takes 400 reads and 200 writes at once, by default, of all its clients, and shares them out fairly by
+client: the bound is a modest part of that, and ours.
+
+Source: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
+"""
+
 ANONYMOUS = "system:anonymous"
 REVIEWS = ("v1", "v1beta1", "v1alpha1")
 """Of SelfSubjectReview: since 1.28, 1.27 and 1.26."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
+from glob import escape
 from typing import TYPE_CHECKING, Any
 
 import mooring as m
@@ -32,6 +33,7 @@ class KubernetesConnector:
             resource_types=(cluster.TYPE,),
             credentials=(m.KubernetesAccess,),
             formats=FORMATS,
+            limits=cluster.LIMITS,
         )
 
     @m.hookimpl
@@ -68,6 +70,11 @@ class KubernetesConnector:
     async def verify(self, session: KubernetesSession, request: m.VerifyRequest) -> m.Identity:
         """Reachable, trusted, whom it takes us for, and whether tokens can be issued."""
         return await cluster.verify(session, request.resource_id)
+
+    @m.hookimpl
+    async def units(self, session: KubernetesSession, resource_type: str) -> tuple[m.Unit, ...]:
+        """The one cluster."""
+        return (m.Unit(ids=escape(session.config.cluster_name)),)
 
     @m.hookimpl
     async def discover(

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from mooring_kubernetes.way import ExecPlugin, Way, read, way_of
 
 FRESH = timedelta(seconds=30)
 """What a program printed is asked for anew with less life than this."""
+TOO_MANY, SERVER_FAILED = 429, 500
 LONGEST_ANSWER = 16 * 1024 * 1024
 
 
@@ -125,19 +127,33 @@ class KubernetesSession:
         return answer.document
 
     async def ask(self, call: str, method: str, path: str, body: Any = None, **names: str) -> Answer:
-        """The same, whatever the status."""
-        way = await self.way()
+        """The same, whatever the status, but for those that say that there is no answer now (429, 5xx).
+
+        What makes nothing is tried again where that may help.
+        """
+        server = (await self.way()).server
+        limits, labels = self.context.tools.limits, ("kubernetes", urlsplit(server).netloc)
+        work = partial(self._asked, server, call, method, path, body, names)
+        if method == "GET" or path.endswith("reviews"):
+            return await limits.call(work, *labels)
+        async with limits.slot(*labels):
+            return await work()
+
+    async def _asked(self, server: str, call: str, method: str, path: str, body: Any, names: dict[str, str]) -> Answer:
         problem: m.MooringError
         try:
-            async with self.context.tools.limits.slot("kubernetes", urlsplit(way.server).netloc):
-                return await self._ask(call, method, path, body, names)
+            answer = await self._sent(call, method, path, body, names)
         except m.MooringError:
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            problem = errors.failure(error, call, way.server)
+            problem = errors.failure(error, call, server)
+        else:
+            if answer.status != TOO_MANY and answer.status < SERVER_FAILED:
+                return answer
+            problem = errors.refusal(answer.status, answer.headers, call, server)
         raise problem
 
-    async def _ask(self, call: str, method: str, path: str, body: Any, names: dict[str, str]) -> Answer:
+    async def _sent(self, call: str, method: str, path: str, body: Any, names: dict[str, str]) -> Answer:
         # not preloaded: kubernetes-asyncio would write the answer, with the token in it, to its log
         response = await self._api.call_api(
             path,

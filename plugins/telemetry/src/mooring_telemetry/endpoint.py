@@ -20,6 +20,7 @@ from mooring_telemetry.instruments import Brokers, Instruments
 
 PORT = "MOORING_METRICS_PORT"
 HOST = "MOORING_METRICS_HOST"
+EXPORTER = "opentelemetry-exporter-prometheus"
 LOOPBACK = "127.0.0.1"
 MOST_PORT = 65535
 
@@ -90,7 +91,7 @@ class Endpoint:
             from opentelemetry.sdk.resources import Resource
             from prometheus_client import CollectorRegistry, start_http_server
         except ImportError:
-            raise InvalidConfig(f"{PORT} needs more: pip install 'mooring-telemetry[prometheus]'", field=PORT) from None
+            raise InvalidConfig(f"{PORT} needs {EXPORTER}; try: pip install {EXPORTER}", field=PORT) from None
         registry = CollectorRegistry()
         reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
         server, thread = start_http_server(asked.port, asked.host, registry)
