@@ -40,6 +40,7 @@ from mooring.events import Event
 from mooring.globs import is_pattern, labelled
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
+from mooring.references import resolve
 from mooring.registry import Plugin, Registry
 from mooring.store import Connectors, UndoEntry
 from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
@@ -377,6 +378,14 @@ class Broker:
     def named_secrets(self) -> NamedSecrets:
         """Secrets that configurations refer to as `{{name.key}}`: create, get, list, open, update, delete."""
         return NamedSecrets(self._desk)
+
+    async def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, with what they refer to (`{{name.key}}`) in place of the references.
+
+        Raises:
+            UnknownDocument, InvalidConfig: there is no such secret, or it has no such key.
+        """
+        return await resolve(values, self._desk.open_secret)
 
     def documents(self, kind: str) -> Documents:
         """Named records of a kind of its own, for system plugins: sealed, rotated and backed up with the connectors."""

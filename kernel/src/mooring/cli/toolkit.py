@@ -17,7 +17,7 @@ from mooring.cli._output import Table, Title, emit, output_option, say, short
 from mooring.cli._process import INTERRUPTED, begin
 from mooring.cli._register import one_name
 from mooring.cli._secrets import Source
-from mooring.cli._values import labels
+from mooring.cli._values import labels, span, written
 from mooring.types import fields_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ __all__ = [
     "output_option",
     "say",
     "short",
+    "span",
     "with_broker",
+    "written",
 ]
 
 

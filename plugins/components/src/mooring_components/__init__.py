@@ -57,10 +57,10 @@ class ComponentsPlugin:
     @hookimpl
     def commands(self, cli: click.Group) -> None:
         """Add the groups of commands."""
-        from mooring_components.commands import groups
+        from mooring_components.commands import as_code, groups
 
-        for group in groups():
-            cli.add_command(group)
+        for command in (*groups(), *as_code()):
+            cli.add_command(command)
 
     @hookimpl
     @asynccontextmanager

@@ -26,6 +26,13 @@ def groups() -> list[click.Group]:
     return [*typed, _group(None, "Components of all types."), _stacks()]
 
 
+def as_code() -> list[click.Command]:
+    """`plan`, `apply`, `export` and `schema`."""
+    from mooring_components.code import apply, export, plan
+
+    return [plan, apply, export]
+
+
 def _group(kind: str | None, title: str) -> click.Group:
     group = t.Group(kind or "component", help=title)
     for command in (_register(kind), _connect(kind), _disconnect(kind), _list(kind), _describe(kind), _delete(kind)):

@@ -166,6 +166,14 @@ class Components:
                 tasks.start_soon(ask, connector)
         return [asked[one.id] for one in found]
 
+    async def take_secret(self, name: str, secret: str) -> Component:
+        """Have a component take a named secret instead of a connector."""
+        document = await self._documents.get(name)
+        component = _component(document)
+        await self._check_secret(self.flavors.find(component.type, component.flavor), secret)
+        body = dict(document.body) | {"connector_id": None, "resource_id": None, "secret": secret}
+        return _component(await self._documents.replace(document, body=body))
+
     async def disconnect(self, name: str) -> Component:
         """Take a component's connection away; its configuration stays."""
         document = await self._documents.get(name)

@@ -74,7 +74,8 @@ async def _opened(
             consumer=who,
         )
     else:
-        secret = await broker.named_secrets.open(component.secret) if component.secret else {}
+        held = await broker.named_secrets.open(component.secret) if component.secret else {}
+        secret = await broker.resolve(held)
         client = flavor.open(
             Opening(
                 broker=broker,

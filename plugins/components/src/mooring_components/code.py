@@ -1,0 +1,119 @@
+"""`mooring plan`, `apply` and `export`: connectors, components and stacks as a document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+import mooring as m
+from mooring.cli import toolkit as t
+from mooring_components import applying
+from mooring_components.documents import Source, read, schema
+
+SIGNS = {"create": "+", "update": "~", "keep": " "}
+FILE = click.option(
+    "-f", "--file", "file", default="mooring.yaml", show_default=True, metavar="PATH",
+    type=click.Path(path_type=Path), help="The document; - is standard input.",
+)  # fmt: skip
+
+
+@t.command("plan")
+@FILE
+@t.output_option
+@click.pass_obj
+def plan(run: t.Run, file: Path, output: str) -> None:
+    """Show what apply would change, and change nothing.
+
+    Exit status: 0 also if something would change; 2 if the document is wrong.
+    """
+    source = read(file)
+
+    async def work(broker: m.Broker) -> applying.Plan:
+        return await applying.plan(broker, source, _folder(file))
+
+    _show(t.with_broker(run, work).steps, output)
+
+
+@t.command("apply")
+@FILE
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@t.output_option
+@click.pass_obj
+def apply(run: t.Run, file: Path, yes: bool, output: str) -> None:
+    """Make the store be as the document says. What is not in the document stays.
+
+    All of it is checked before the first change. If a step fails, those before are done, and the next apply goes on.
+    Asks first on a terminal.
+    """
+    source, done = read(file), list[applying.Step]()
+    if not yes:
+        planned = t.with_broker(run, lambda broker: applying.plan(broker, source, _folder(file)))
+        if planned.changes:
+            _draw(planned.steps)
+            t.confirm(f"Make these {len(planned.changes)} changes?", yes=yes)
+
+    async def work(broker: m.Broker) -> int:
+        made = await applying.plan(broker, source, _folder(file))
+        async for step in made.apply():
+            done.append(step)
+            t.say(f"{step.action.capitalize()}d the {step.kind} {step.name!r}.")
+        return len(made.steps) - len(made.changes)
+
+    try:
+        kept = t.with_broker(run, work)
+    except BaseException:
+        if done:
+            t.say(f"{len(done)} changes were made before this; run apply again, and it goes on from there.")
+        raise
+    t.emit(output, [_data(one) for one in done])
+    t.say(f"{len(done)} changes, {kept} as they were." if done else "Everything is as the document says.")
+
+
+@t.command("export")
+@click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of the document instead, for editors.")
+@click.pass_obj
+def export(run: t.Run, as_schema: bool) -> None:
+    """Print the store as a document for apply; secrets as references to environment variables, never in clear."""
+    if as_schema:
+        click.echo(json.dumps(schema(), indent=2))
+        return
+    t.emit("yaml", t.with_broker(run, applying.export, alone=True))
+
+
+def _folder(file: Path) -> Path:
+    return Path.cwd() if str(file) == "-" else file.parent
+
+
+def _show(steps: list[applying.Step], output: str) -> None:
+    if output == "table":
+        _draw(steps)
+        changes = sum(one.action != "keep" for one in steps)
+        t.say(f"{changes} of {len(steps)} would change." if changes else "Everything is as the document says.")
+    else:
+        t.emit(output, [_data(one) for one in steps])
+
+
+def _draw(steps: list[applying.Step]) -> None:
+    """As a diff: what is made, and what becomes what."""
+    for step in steps:
+        if step.action == "keep":
+            continue
+        click.echo(f"{SIGNS[step.action]} {step.kind} {step.name}")
+        for change in step.changes:
+            before = "" if change.before is None else f"{_text(change.before)} -> "
+            click.echo(f"    {change.field}: {before}{_text(change.after)}")
+
+
+def _text(value: Any) -> str:
+    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _data(step: applying.Step) -> dict[str, Any]:
+    changes = [{"field": one.field, "before": one.before, "after": one.after} for one in step.changes]
+    return {"kind": step.kind, "name": step.name, "action": step.action, "changes": changes}
+
+
+__all__ = ["Source", "apply", "export", "plan"]
