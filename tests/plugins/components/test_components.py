@@ -1,0 +1,173 @@
+"""Components: registered, connected by the connector that reaches what they need, kept from what would break them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+import mooring as m
+import mooring_components as mc
+from mooring.testing import Fake, memory_broker
+from mooring_components.flavors import Flavor, flavorimpl
+
+pytestmark = pytest.mark.anyio
+KEYS = {"aws_access_key_id": "AKIA", "aws_secret_access_key": "c4nary+p4ss/word=="}
+
+
+class Bucket(m.Config):
+    """Where."""
+
+    path: str
+
+
+@asynccontextmanager
+async def issued(opening: mc.Opening) -> AsyncGenerator[m.Issued, None]:
+    """What the connector issues, in place of a client."""
+    yield await opening.broker.issue(
+        opening.connector,
+        resource_type=opening.resource_type,
+        resource_id=opening.resource_id,
+        access=opening.access,
+        consumer=opening.consumer,
+    )
+
+
+class Declares:
+    """A package that adds a flavor, and with it a component type."""
+
+    @flavorimpl
+    def mooring_flavors(self) -> list[Flavor]:
+        return [
+            Flavor(
+                name="fake",
+                component_types=("artifact-store", "toy-box"),
+                config=Bucket,
+                resource_type="bucket",
+                resource_id=lambda config: config.path,
+                open=issued,
+            )
+        ]
+
+
+FLAVORS = mc.Flavors([Declares()])
+
+
+async def test_the_only_connector_that_fits_is_taken_and_what_it_issues_is_opened() -> None:
+    vendor = Fake()
+    async with memory_broker(vendor) as broker:
+        one = await broker.register("one", type="fake", auth_method="key", resource_type="bucket")
+        await broker.register("other", type="fake", auth_method="key", resource_type="cluster")
+        components = mc.Components(broker, FLAVORS)
+        await components.register("store", type="artifact-store", flavor="fake", config={"path": "a"})
+        with pytest.raises(m.InvalidConfig, match="is not connected; run: mooring artifact-store connect store"):
+            async with mc.open(broker, "store", flavors=FLAVORS):
+                pass
+        made, asked = await components.connect("store")
+        assert (made.connector_id, made.resource_id, [each.connector.name for each in asked]) == (one.id, "a", ["one"])
+        async with mc.open(broker, "store", flavors=FLAVORS) as client:
+            assert (client.resource_id, client.consumer) == ("a", "component/store")
+        (lease,) = await broker.leases(consumer="component/store")
+        assert (lease.resource_id, lease.access) == ("a", "write")
+
+
+async def test_several_that_fit_are_named_and_none_is_told_why() -> None:
+    vendor = Fake()
+    async with memory_broker(vendor) as broker:
+        components = mc.Components(broker, FLAVORS)
+        await components.register("store", type="artifact-store", flavor="fake", config={"path": "a"})
+        with pytest.raises(m.UnsupportedResource, match="no connector reaches what 'store' needs"):
+            await components.connect("store")
+        for name in ("one", "two"):
+            await broker.register(name, type="fake", auth_method="key")
+        with pytest.raises(m.InvalidConfig, match="several connectors reach what 'store' needs: one, two"):
+            await components.connect("store")
+
+        async def deny(_request: object) -> None:
+            raise m.AccessDenied("no right to see it; ask for one")
+
+        vendor.on["verify"] = deny
+        with pytest.raises(m.UnsupportedResource, match=r"one: no right to see it; ask for one; two: "):
+            await components.connect("store")
+        assert (await components.get("store")).connector_id is None
+
+
+async def test_registering_with_a_connector_that_does_not_reach_it_leaves_nothing() -> None:
+    vendor = Fake()
+    async with memory_broker(vendor) as broker:
+        await broker.register("one", type="fake", auth_method="key", resource_type="cluster")
+        components = mc.Components(broker, FLAVORS)
+        with pytest.raises(m.UnsupportedResource):
+            await components.register("x", type="toy-box", flavor="fake", config={"path": "a"}, connector="one")
+        assert await components.list() == []
+
+
+async def test_what_is_used_is_not_deleted_and_an_update_reaches_all() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker, FLAVORS)
+        broker.before_delete(components.users)
+        one = await broker.register("one", type="fake", auth_method="key")
+        await components.register("x", type="artifact-store", flavor="fake", config={"path": "a"}, connector="one")
+        await broker.update("one", name="renamed")
+        assert (await components.get("x")).connector_id == one.id
+        with pytest.raises(m.InUse, match="connector 'renamed' is used by artifact-store x; "):
+            await broker.delete("renamed")
+        await components.add_stack("all", ["x"])
+        with pytest.raises(m.InUse, match="component 'x' is in use by stack all"):
+            await components.delete("x")
+        await components.delete_stack("all")
+        await components.delete("x")
+        await broker.delete("renamed")
+
+
+async def test_a_secret_serves_instead_where_the_flavor_takes_one() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker)
+        broker.before_delete(components.users)
+        await broker.named_secrets.create("half", {"aws_access_key_id": "AKIA"})
+        await broker.named_secrets.create("keys", KEYS)
+        about = {"type": "artifact-store", "flavor": "s3", "config": {"path": "s3://a"}}
+        with pytest.raises(m.InvalidConfig, match="lacks aws_secret_access_key"):
+            await components.register("x", **about, secret="half")
+        with pytest.raises(m.UnknownDocument):
+            await components.register("x", **about, secret="none")
+        made = await components.register("x", **about, secret="keys")
+        assert made.secret == "keys"
+        with pytest.raises(m.InUse, match="secret 'keys' is used by artifact-store x; "):
+            await broker.named_secrets.delete("keys")
+        with pytest.raises(m.InvalidConfig, match="takes no secret"):
+            await components.register(
+                "y", type="container-registry", flavor="docker", config={"uri": "host"}, secret="keys"
+            )
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"type": "artifact-stor", "flavor": "s3"}, "no component type 'artifact-stor'; did you mean 'artifact-store'"),
+        ({"type": "artifact-store", "flavor": "s33"}, "no flavor 's33' of artifact-store; did you mean 's3'"),
+        ({"type": "artifact-store", "flavor": "s3", "config": {}}, "field 'path' is required"),
+        ({"type": "artifact-store", "flavor": "s3", "config": {"path": "gs://a"}}, "field 'path' is malformed"),
+    ],
+)
+async def test_what_is_no_component(about: dict[str, object], says: str) -> None:
+    async with memory_broker(Fake()) as broker:
+        with pytest.raises(m.InvalidConfig, match=says):
+            await mc.Components(broker).register("x", **about)
+
+
+async def test_a_stack_opens_all_at_once_and_has_one_of_a_type() -> None:
+    async with memory_broker(Fake()) as broker:
+        await broker.register("one", type="fake", auth_method="key")
+        components = mc.Components(broker, FLAVORS)
+        for name, kind in (("x", "artifact-store"), ("y", "toy-box"), ("z", "toy-box")):
+            await components.register(name, type=kind, flavor="fake", config={"path": "a"}, connector="one")
+        with pytest.raises(m.InvalidConfig, match="a stack has one toy-box"):
+            await components.add_stack("all", ["x", "y", "z"])
+        await components.add_stack("all", ["y", "x"])
+        async with mc.open_stack(broker, "all", flavors=FLAVORS) as opened:
+            assert list(opened) == ["artifact-store", "toy-box"]
+
+
+async def test_two_packages_of_one_flavor_are_a_conflict() -> None:
+    with pytest.raises(m.PluginConflict, match="declare the flavor 'fake'"):
+        mc.Flavors([Declares(), Declares()]).types()
