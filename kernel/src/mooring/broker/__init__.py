@@ -6,11 +6,13 @@ from mooring.broker._books import Books
 from mooring.broker._broker import Broker
 from mooring.broker._desk import Budgets, Desk, Figures
 from mooring.broker._discover import Discovery, Failed, Finished, Found
+from mooring.broker._findings import STALE
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
 from mooring.broker._undo import Sweeper
 
 __all__ = [
+    "STALE",
     "AuditLine",
     "AuditReport",
     "Books",
