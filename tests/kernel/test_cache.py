@@ -523,6 +523,27 @@ async def test_forget_drops_one_connector():
 
 
 @pytest.mark.anyio
+async def test_what_is_renewed_while_another_is_dropped_stays():
+    clock, shelf = ManualClock(), ShelfInMemory()
+    cache, maker = steady(clock, shelf), Maker(clock)
+    for number in range(2):
+        await cache.get(key(number), maker)
+    clock.advance(2 * HOUR)
+    asked = shelf.get
+
+    async def get(of: Key) -> Issued | None:
+        if of == key(0):
+            shelf.get = asked
+            await cache.get(key(1), maker)
+        return await asked(of)
+
+    shelf.get = get
+    await cache.expire()
+    assert len(cache) == 1
+    assert token(await cache.get(key(1), maker)) == "t3"
+
+
+@pytest.mark.anyio
 async def test_a_shelf_is_looked_at_before_and_under_the_lock():
     clock = ManualClock()
     shelf = ShelfInMemory()

@@ -7,12 +7,14 @@ from mooring.broker._broker import Broker
 from mooring.broker._desk import Budgets, Desk, Figures
 from mooring.broker._discover import Discovery, Failed, Finished, Found
 from mooring.broker._documents import Document, Documents
+from mooring.broker._findings import STALE
 from mooring.broker._keys import KeyStatus, Rotation
 from mooring.broker._register import Changes
 from mooring.broker._secrets import NamedSecrets
 from mooring.broker._undo import Sweeper
 
 __all__ = [
+    "STALE",
     "AuditLine",
     "AuditReport",
     "Books",

@@ -198,15 +198,15 @@ class Cache:
     async def drop(self, lease: str) -> None:
         """Drop the credentials of one lease, here at once, then on the shelf."""
         self._withdrawn.add(lease)
-        await self._drop([key for key, entry in self._entries.items() if entry.issued.lease == lease])
+        await self._drop([(key, entry) for key, entry in self._entries.items() if entry.issued.lease == lease])
 
     async def expire(self) -> None:
         """Drop what has ended, for good: it would be served again if the wall clock were put back."""
-        await self._drop([key for key, entry in self._entries.items() if not entry.valid])
+        await self._drop([(key, entry) for key, entry in self._entries.items() if not entry.valid])
 
-    async def _drop(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            if (entry := self._entries.get(key)) is None:
+    async def _drop(self, entries: Iterable[tuple[Key, Entry]]) -> None:
+        for key, entry in entries:
+            if self._entries.get(key) is not entry:  # renewed while another was dropped
                 continue
             self._let_go(key)
             if self._shelf:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mooring.cli._broker import with_broker
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from mooring.broker import Broker
     from mooring.store import Connectors
 
-STALE = timedelta(minutes=10)
-"""What was found longer ago is asked again (see `Broker.discover`)."""
-
 
 def is_stale(at: datetime | None) -> bool:
     """Whether something was found too long ago."""
+    from mooring.broker import STALE
+
     return at is not None and datetime.now(UTC) - at > STALE
 
 

@@ -10,6 +10,7 @@ import mooring as m
 
 Row = tuple[type[m.MooringError], str]
 
+NO_REGION = "{who} does not know the region ({call}); check the fields region and regions"
 SKEWED = "this machine's clock differs too much from that of {who} ({call}); set the clock"
 
 ANSWERS: tuple[tuple[str, type[m.MooringError], str], ...] = (
@@ -142,6 +143,8 @@ REMARKS: tuple[tuple[str, str, type[m.MooringError], str], ...] = (
     ("SignatureDoesNotMatch", "Signature not yet current", m.AuthFailed, SKEWED),
     ("InvalidSignatureException", "Signature expired", m.AuthFailed, SKEWED),
     ("InvalidSignatureException", "Signature not yet current", m.AuthFailed, SKEWED),
+    ("SignatureDoesNotMatch", "scoped to a valid", m.InvalidConfig, NO_REGION),
+    ("InvalidSignatureException", "scoped to a valid", m.InvalidConfig, NO_REGION),
     (
         "ValidationError",
         "MaxSessionDuration",
