@@ -42,6 +42,7 @@ from mooring.errors import (
     VendorError,
     WrongKey,
 )
+from mooring.globs import is_pattern, matches, overlap
 from mooring.http import Http
 from mooring.limits import parse_limits
 from mooring.masking import Masking
@@ -90,6 +91,22 @@ def check_limits(value: str) -> None:
         assert fields
         assert all(number is None or 0 < number < float("inf") for number in fields.values())
         assert fields.get("burst", 1) is not None
+
+
+PATTERNS = st.tuples(
+    near(["s3://prod-*", "*.dkr.ecr.*", "a?c*"], ["*", "?", "[!a]", "[", "]", "[]]", "s3://"]),
+    near(["s3://*", "[0-9]*", "*bcd"], ["*", "?", "[a-c]", "[", "!"]),
+    near(["s3://prod-1", "abcd", "1.dkr.ecr.x"]),
+)
+
+
+@outcome
+def check_patterns(value: tuple[str, str, str]) -> None:
+    one, other, text = value
+    assert overlap(one, other) == overlap(other, one)
+    if matches(text, [one]) and matches(text, [other]):
+        assert overlap(one, other)
+    assert is_pattern(one) or matches(one, [one])
 
 
 @outcome

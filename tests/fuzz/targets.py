@@ -47,6 +47,11 @@ TARGETS: dict[str, Target] = {
         check=kernel.check_limits,
         large=lambda text: f"{text}.rate={text}",
     ),
+    "patterns": Target(
+        parsers=("mooring.globs:is_pattern", "mooring.globs:overlap", "mooring.globs:matches"),
+        inputs=kernel.PATTERNS,
+        check=kernel.check_patterns,
+    ),
     "secret": Target(
         parsers=("mooring.types:Secret.__init__",),
         inputs=near([CANARY]) | st.just(None) | st.binary(),

@@ -116,7 +116,12 @@ def test_patterns_of_ids(cli) -> None:
     assert found("--match", "[!0-9]*", "-r", "acme-bucket") == ["first", "second"]
     result = cli("connector", "list-resources", "--match", "third*")
     assert result.stderr == "Nothing was found.\n"
-    for bad, says in (("", "an empty pattern"), ("a[b", "has no ]"), ("[z-a]", "backwards")):
+    for bad, says in (
+        ("", "an empty pattern"),
+        ("a" * 1001, "1000 characters"),
+        ("a[b", "has no ]"),
+        ("[z-a]", "backwards"),
+    ):
         result = cli(*listing, "--match", bad, code=2)
         assert result.stdout == ""
         assert result.stderr.startswith("Error: Invalid value for '-m' / '--match': ")

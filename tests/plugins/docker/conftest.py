@@ -297,6 +297,7 @@ def settle() -> Callable[..., m.Config]:
 async def context() -> AsyncGenerator[m.Context, None]:
     async with open_http() as http:
         made = example_context()
+        made.tools.limits.learn(connector.describe().limits)  # as a broker does
         yield msgspec.structs.replace(made, tools=msgspec.structs.replace(made.tools, http=http))
 
 

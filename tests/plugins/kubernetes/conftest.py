@@ -183,7 +183,7 @@ class FakeServer:
             return web.json_response({"kind": "Status", "code": 401}, status=401)
         answer = self.answers.get((request.method, request.path))
         if isinstance(answer, web.Response):
-            return answer
+            return web.Response(status=answer.status, headers=answer.headers, body=answer.body)  # one is sent once
         if callable(answer):
             answer = answer(self.asked[-1][2])
         if answer is None:

@@ -116,6 +116,10 @@ def wanted_labels(given: Iterable[str]) -> dict[str, str | None]:
     return {key.strip(): value.strip() if equals else None for key, equals, value in pairs}
 
 
+LONGEST_PATTERN = 1000
+"""Characters."""
+
+
 def pattern(text: str) -> str:
     """A pattern of ids, as in a shell: `*`, `?` and `[...]`.
 
@@ -124,6 +128,8 @@ def pattern(text: str) -> str:
     """
     if not text:
         raise InvalidConfig("an empty pattern matches nothing; write one such as 's3://prod-*'")
+    if len(text) > LONGEST_PATTERN:
+        raise InvalidConfig(f"the pattern has more than {LONGEST_PATTERN} characters; no id is that long")
     if "[" in re.sub(r"\[!?+\]?+[^\]]*\]", "", text):
         raise InvalidConfig("a [ in the pattern has no ]; write [[] for the character itself")
     if any(first > last for first, last in re.findall(r"\[!?(.)-([^\]])\]", text)):

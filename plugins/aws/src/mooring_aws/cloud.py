@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -70,7 +71,8 @@ class Cloud:
             unsaid = _unsaid(parameters, keys)
             return await translated(call, lambda: _signed(client, operation, parameters, keys), endpoint, unsaid)
 
-        return await self._tools.limits.call(work, "aws", bucket, region, service, operation)
+        place = urlsplit(endpoint).netloc if endpoint else region  # another store or cloud has limits of its own
+        return await self._tools.limits.call(work, "aws", bucket, place, service, operation)
 
     async def machine(self, profile: str | None) -> Keys:
         """The machine's own keys, looked for once in a while: each look costs some 15 ms of CPU."""
