@@ -93,7 +93,7 @@ def list_(
             found.damaged = [one for one in found.damaged if fnmatchcase(one.name, name)]
         return found, broker.registry
 
-    found, registry = with_broker(run, work)
+    found, registry = with_broker(run, work, looking=True)
     emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
     for error in found.damaged[:-1]:
         say(f"Error: {run.told(error)}")
