@@ -187,12 +187,8 @@ class SqliteFindings(Worker):
     def _looks(self, connection: sqlite3.Connection, connector: Connector) -> Sequence[Look]:
         rows = connection.execute(SELECT, (connector.id, connector.version)).fetchall()
         try:
-            return [
-                msgspec.convert(
-                    {**dict(zip(FIELDS, row, strict=True)), "took": timedelta(seconds=row[FIELDS.index("took")])}, Look
-                )
-                for row in rows
-            ]
+            looks = [dict(zip(FIELDS, row, strict=True)) for row in rows]
+            return [msgspec.convert({**look, "took": timedelta(seconds=look["took"])}, Look) for look in looks]
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
             pass
         raise self._damaged()
