@@ -42,6 +42,7 @@ ELSEWHERE: dict[str, str] = {
     "mooring_aws.ids:account_of_session": "tests/plugins/aws/test_calls.py: whose keys a store says that it makes",
     "mooring.store._findings:SqliteFindings.found": "tests/kernel/test_findings.py: damaged records",
     "mooring.store._findings:SqliteFindings._looks": "tests/kernel/test_findings.py: damaged records",
+    "mooring_aws.ids:account_of_key": "tests/plugins/aws/test_session.py: whose limits a call counts against",
     "mooring_aws.cloud:Cloud.call": "tests/plugins/aws/test_settings.py: an endpoint is checked before it is called",
     "mooring_docker.session:RegistrySession._get": "tests/plugins/docker/test_verify.py: how many calls remain",
     "mooring_aws.revoke:_time_of": "tests/plugins/aws/test_revoke.py: dates that cannot be",

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import mooring as m
 from mooring.broker import Failed, Finished, Found
-from mooring.errors import AccessDenied, AuthFailed, StoreUnavailable, Throttled
+from mooring.errors import AccessDenied, AuthFailed, InvalidConfig, StoreUnavailable, Throttled
 from mooring.events import (
     DiscoveryFailed,
     DiscoveryFinished,
@@ -38,12 +38,12 @@ BUCKETS = {"resource_type": "bucket"}
 class Regional(Fake):
     """Two regions that name the same."""
 
-    regions = ("north", "south")
+    regions: dict[str, str] = dict.fromkeys(("north", "south"), "*")
 
     @m.hookimpl
     async def units(self, session, resource_type):
         self.calls["units"] += 1
-        return tuple(m.Unit(name=name) for name in self.regions)
+        return tuple(m.Unit(name=name, ids=ids) for name, ids in self.regions.items())
 
 
 async def register(broker: m.Broker, name: str = "mine", **more) -> m.types.Connector:
@@ -135,6 +135,42 @@ async def test_a_unit_of_which_the_first_look_was_cut_short_is_asked_and_the_oth
         ("south", True),
     }
     assert [one.unit.name for one in fake.requests if isinstance(one, m.DiscoverRequest)] == ["south"]
+
+
+async def test_what_a_pattern_rules_out_is_not_told_of_either():
+    """Neither that nothing is there, nor that it could not be asked: live it would not be asked."""
+
+    async def refuse(request):
+        if request.unit.name == "south":
+            raise AccessDenied("no")
+
+    fake = Regional()
+    fake.regions, fake.on["discover"] = {"north": "a*", "south": "x*"}, refuse
+    async with memory_broker(fake) as broker:
+        await register(broker, **BUCKETS)
+        assert len([one for one in await discovered(broker) if isinstance(one, Failed)]) == 1
+        for match in ("a*", ["a*"]):
+            for cached in (False, True):
+                replies = await discovered(broker, match=match, cached=cached)
+                assert ids(replies) == ["a"]
+                assert [one.unit for one in replies if not isinstance(one, Found)] == ["north"]
+        (failure,) = await discovered(broker, match="x*", cached=True)
+        assert isinstance(failure, Failed)
+
+
+async def test_one_alone_is_no_list_of_letters():
+    async with memory_broker(Fake()) as broker:
+        await register(broker, "one")
+        await register(broker, "two")
+        assert {one.connector.name for one in await discovered(broker, connectors="one")} == {"one"}
+        assert ids(await discovered(broker, connectors=await broker.get("one"), match="a")) == ["a"]
+
+
+@pytest.mark.parametrize("match", ["[", "", [""], [3], "a" * 1001])
+async def test_a_pattern_that_nothing_can_match_is_refused(match):
+    async with memory_broker(Fake()) as broker:
+        with pytest.raises(InvalidConfig):
+            await discovered(broker, match=match)
 
 
 @pytest.mark.parametrize(

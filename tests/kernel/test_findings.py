@@ -141,7 +141,7 @@ async def test_a_unit_that_only_failed(store: Store) -> None:
 
     (known,) = await store.findings.looks(MINE)
     assert (known.at, known.tried_at, known.error) == (None, NOW, "AuthFailed")
-    assert await store.findings.expect(MINE, {"bucket": ["north"]}) == [known]
+    assert await store.findings.expect(MINE, {"bucket": {"north": "*"}}) == [known]
     assert await store.findings.looks(MINE) == [look()]
 
 
@@ -169,12 +169,14 @@ async def test_the_run_that_began_last_is_the_one_that_counts(store: Store) -> N
 async def test_units_are_known_before_they_are_looked_at(store: Store) -> None:
     await store.add(MINE)
     await finish(store, "a")
-    before = await store.findings.expect(MINE, {"bucket": ["north", "south"], "cluster": []})
+    before = await store.findings.expect(MINE, {"bucket": {"north": "*", "south": "s-*"}, "cluster": {}})
     assert before == [done(count=1)]
-    assert await store.findings.looks(MINE) == [done(count=1), look("south")]
+    assert await store.findings.looks(MINE) == [done(count=1), look("south", ids="s-*")]
+    await store.findings.expect(MINE, {"bucket": {"north": "n-*", "south": "s-*"}})
+    assert [one.ids for one in await store.findings.looks(MINE)] == ["n-*", "s-*"]
 
-    await store.findings.expect(MINE, {"cluster": [""]})
-    await store.findings.expect(MINE, {"bucket": ["south"]})
+    await store.findings.expect(MINE, {"cluster": {"": "*"}})
+    await store.findings.expect(MINE, {"bucket": {"south": "s-*"}})
     assert [(one.resource_type, one.unit) for one in await store.findings.looks(MINE)] == [
         ("bucket", "south"),
         ("cluster", ""),
@@ -199,7 +201,7 @@ async def test_what_was_found_goes_with_the_connector(store: Store, how: str) ->
     assert not await store.findings.add(look(), 8, buckets("c"), begins=False)
     assert await finish(store, "a", run=9) is None
     await store.findings.fail(look(failed_at=NOW, error="Throttled"))
-    await store.findings.expect(MINE, {"bucket": ["north"]})
+    await store.findings.expect(MINE, {"bucket": {"north": "*"}})
     for one in (MINE, later):
         assert await store.findings.looks(one) == []
 
@@ -217,7 +219,7 @@ async def test_what_is_no_text_is_refused_alone(store: Store, resource: Resource
     with pytest.raises(InvalidConfig):
         await store.findings.finish(done(BAD), 8, [], begins=True)
     with pytest.raises(InvalidConfig):
-        await store.findings.expect(MINE, {"bucket": [BAD]})
+        await store.findings.expect(MINE, {"bucket": {BAD: "*"}})
     assert await found(store) == [("north", "a")]
 
 

@@ -60,7 +60,7 @@ async def test_a_vendor_that_sends_all_back(  # noqa: C901  one verb after the o
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("mooring_aws.cloud.DELAYS", ())
+    monkeypatch.setattr("mooring.limits.DELAYS", ())
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     config = Registry().route(type).auth_method(method).config
     secret = {one.name: canaries.plant(one.name, PATTERNS[one.name]) for one in fields_of(config) if one.secret}

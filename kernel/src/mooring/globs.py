@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
+from mooring.errors import InvalidConfig
+
+LONGEST = 1000
+"""Characters of a pattern."""
 _PLAIN = re.compile(r"[^*?\[]*")
 _PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 
@@ -13,6 +17,23 @@ _PART = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
 def is_pattern(text: str) -> bool:
     """Whether a text stands for others too."""
     return not _PLAIN.fullmatch(text)
+
+
+def checked(text: str) -> str:
+    """A pattern that can match something.
+
+    Raises:
+        InvalidConfig: nothing can match it, or not what was meant.
+    """
+    if not isinstance(text, str) or not text:
+        raise InvalidConfig("an empty pattern matches nothing; write one such as 's3://prod-*'")
+    if len(text) > LONGEST:
+        raise InvalidConfig(f"the pattern has more than {LONGEST} characters; no id is that long")
+    if "[" in re.sub(r"\[!?+\]?+[^\]]*\]", "", text):
+        raise InvalidConfig("a [ in the pattern has no ]; write [[] for the character itself")
+    if any(first > last for first, last in re.findall(r"\[!?(.)-([^\]])\]", text)):
+        raise InvalidConfig("a range in the pattern runs backwards; write it like [a-z]")
+    return text
 
 
 def matches(text: str, patterns: Iterable[str]) -> bool:

@@ -505,8 +505,8 @@ def parse_limits(text: str) -> dict[str, dict[str, float | None]]:
                 raise ValueError
         except (KeyError, ValueError):
             raise InvalidConfig(
-                f"the limit {part!r} is malformed; write name.rate=5 (calls a second), name.at_once=10 or "
-                "name.burst=3, several separated by commas",
+                f"MOORING_LIMITS: {part!r} is malformed; write name.rate=5 (calls a second), name.at_once=10 or "
+                "name.burst=3, more than 0, several separated by commas",
                 field="MOORING_LIMITS",
             ) from None
         changes.setdefault(name, {})[field] = number

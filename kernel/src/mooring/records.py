@@ -147,6 +147,8 @@ class Look(Struct):
     """The connector's; as it was before it may have reached something else."""
     resource_type: str = ""
     unit: str = ""
+    ids: str = "*"
+    """A pattern of the ids that there may be, see `Unit.ids`."""
     at: datetime | None = None
     """When it last named all it has; None if it never did."""
     count: int = 0

@@ -133,8 +133,10 @@ def test_what_cannot_match_is_not_asked(cli) -> None:
     add(cli, "one", "--mode=deny")
     assert "Error: " in cli("connector", "list-resources", "--match", "no/*", code=7).stdout
     result = cli("connector", "list-resources", "--match", "no/*", "-r", "acme-account", "--stats")
-    assert result.stderr == "Nothing was found: none of the connectors can reach that, so none was asked.\n"
-    assert "0 units" in result.stdout
+    first, second = result.stderr.splitlines()
+    assert first == "Nothing was found: none of the connectors can reach that, so none was asked."
+    assert second.startswith("A pattern is of whole ids, such as 's3://team-*'; to see their forms: ")
+    assert "0 units in 0." in result.stdout
 
 
 def test_patterns_of_labels(cli) -> None:
@@ -153,6 +155,8 @@ def test_patterns_of_labels(cli) -> None:
     assert asked("team=data") == {"one"}
     assert asked("team=*", "env=*") == {"three"}
     assert asked("team=x*") == set()
+    result = cli("connector", "list-resources", "-l", "team=d*", "-l", "team", code=2)
+    assert result.stderr.endswith("the label 'team' is asked for twice; give one, its value may be a pattern\n")
     result = cli("connector", "list-resources", "-n", "three", "-l", "team=d*", code=2)
     assert "connector 'three' does not have the label 'team' = 'd*'" in result.stderr
 
@@ -167,13 +171,24 @@ def test_the_first_failure_ends_it(cli, tmp_path: Path, monkeypatch: pytest.Monk
     assert {group["connector"] for group in groups} == {"south"}
     errors = [one for group in groups for one in group["errors"]]
     assert errors == [{"unit": "south", "error": "AccessDenied", "message": "acme does not show the south; ask for it"}]
-    assert result.stderr == "Ended at the first failure; this is what was found until then.\n"
+    assert result.stderr == (
+        "Ended at the first failure; this is what was found until then.\nNot answered yet: waits.\n"
+    )
     assert "Error in south: acme does not show" in cli(*listing, code=7).stdout
     result = cli(*listing, "--exclude-errors", code=2)
     assert result.stdout == ""
     assert result.stderr.startswith("Error: --fail-fast shows an error, --exclude-errors leaves it out; give one")
     add(cli, "good")
     assert cli(*listing, "-n", "good").stderr == ""
+
+
+def test_a_unit_has_as_long_as_is_said(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SLOW", str(tmp_path / "slow"))
+    add(cli, "waits", "--mode=wait")
+    result = cli("connector", "list-resources", "--timeout", "1s", code=7)
+    assert "longer than 1 s" in result.stdout
+    result = cli("connector", "list-resources", "--timeout", "0", code=2)
+    assert "longer than nothing" in result.stderr
 
 
 def test_statistics(cli) -> None:
@@ -192,7 +207,13 @@ def test_statistics(cli) -> None:
     assert tooks == sorted(tooks, reverse=True)
     assert re.fullmatch(r"5 units in \d+\.\d{3}s: 0 calls, 0 retries, 0\.000s waited", totals)
     assert "s3cret" not in result.output
-    assert "Rejected" not in cli("connector", "list-resources", "--stats", "--exclude-errors").stdout
+    table, _, after = cli("connector", "list-resources", "--stats", "--exclude-errors").stdout.partition(
+        "Slowest first"
+    )
+    assert "acme does not" not in table
+    assert "Rejected" in after  # what has failed was asked too
+    groups = json.loads(cli("connector", "list-resources", "--exclude-errors", "-o", "json").stdout)
+    assert [group["errors"] for group in groups] == [[]] * len(groups)
 
     groups = json.loads(cli("connector", "list-resources", "--stats", "-o", "json").stdout)
     stats = {(group["connector"], group["resource_type"]): group["stats"] for group in groups}

@@ -9,7 +9,6 @@ from mooring.cli._values import (
     age,
     labels,
     or_none,
-    pattern,
     remaining,
     span,
     to_instant,
@@ -19,7 +18,7 @@ from mooring.cli._values import (
     written,
 )
 from mooring.errors import InvalidConfig
-from mooring.globs import labelled
+from mooring.globs import checked, labelled
 
 
 @pytest.mark.parametrize(
@@ -107,10 +106,10 @@ def test_labels_fit_exactly_or_as_a_pattern(has: dict[str, str], wants: str, fit
 
 def test_patterns() -> None:
     for good in ("s3://prod-*", "a?c", "[a-z]x", "[[]x]", "x]", "[!a]", "[]]", " ", "[z]-[a]"):
-        assert pattern(good) == good
+        assert checked(good) == good
     for bad, says in (("", "empty"), ("a[b", "no ]"), ("[", "no ]"), ("[]", "no ]"), ("[z-a]", "backwards")):
         with pytest.raises(InvalidConfig, match=says):
-            pattern(bad)
+            checked(bad)
 
 
 def test_ages() -> None:

@@ -190,7 +190,21 @@ def test_what_was_found_is_shown_though_a_thread_hangs(hanging: Path, cli) -> No
     process.send_signal(signal.SIGINT)
     output, messages = process.communicate(timeout=ENDS)
     assert {one["connector"] for one in json.loads(output)} == {"quick"}
-    assert (process.returncode, messages) == (130, "Interrupted; this is what was found until then.\n")
+    told = "Interrupted; this is what was found until then.\nNot answered yet: one.\n"
+    assert (process.returncode, messages) == (130, told)
+
+
+@pytest.mark.parametrize("pause", [0, 0.001, 0.02])
+def test_ctrl_c_again_and_again_is_still_an_interruption(hanging: Path, pause: float) -> None:
+    process = interruptible("connector", "list-resources", "-o", "json", ACME_HANGS="thread")
+    when(hanging)
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    output, messages = process.communicate(timeout=ENDS)
+    assert process.returncode == 130
+    assert "rror" not in messages
+    assert json.loads(output or "[]") == []
 
 
 SHORT = """

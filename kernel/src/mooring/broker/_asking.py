@@ -208,9 +208,9 @@ class Asking:
         """A question for each unit that is to be asked; which there are is written down before."""
         jobs = [job for kind in kinds for job in await self._by_unit(route, session, kind)]
         if self._recorded:
-            units: dict[str, list[str]] = {kind.request.resource_type: [] for kind in kinds}
+            units: dict[str, dict[str, str]] = {kind.request.resource_type: {} for kind in kinds}
             for job in jobs:
-                units[job.request.resource_type].append(job.request.unit.name)
+                units[job.request.resource_type][job.request.unit.name] = job.request.unit.ids
             try:
                 before = await self._desk.store.findings.expect(self._connector, units)
                 self._looked = {unit for unit, look in Known(before).looks.items() if look.at is not None}
@@ -234,7 +234,8 @@ class Asking:
         """Give what is found, by asking or, where somebody else asks just that, by what he found; how many it is."""
         if not self._recorded:
             return await self._all(route, session, question, tell)
-        run = Run(self._desk, self._connector, question.place, known=question.place in self._looked)
+        unit = question.request.unit
+        run = Run(self._desk, self._connector, question.place, ids=unit.ids, known=question.place in self._looked)
         runs, patience = self._desk.runs, (self._desk.budgets.discover + GRACE).total_seconds()
         while (other := runs.get(run.key)) is not None:
             with unhurried(), anyio.move_on_after(patience):
@@ -307,12 +308,15 @@ class Asking:
         self, route: Route, kinds: list[Question], reply: Reply, stale: Callable[[], None]
     ) -> list[Question]:
         """Give what was found before, whatever its age; what is left to be asked, since nobody ever did."""
+        if not kinds:
+            return []
         known, long_ago = await self._known(), self._desk.clock.now() - STALE
         self._answered = known.units(EVER)
         if known.failure is not None:
             await reply(self._failed_before(known.failure))
         for question in kinds:
-            if looks := known.of(question.request.resource_type):
+            looks = known.of(question.request.resource_type)
+            if looks := [look for look in looks if self._wanted.may_match(look.ids)]:
                 await self._recall_type(route, question, looks, reply)
         left = [one for one in kinds if not known.answers(one.request.resource_type, EVER)]
         if any(one not in left and not known.answers(one.request.resource_type, long_ago) for one in kinds):

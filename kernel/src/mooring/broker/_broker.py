@@ -37,7 +37,7 @@ from mooring.errors import (
     UnsupportedResource,
 )
 from mooring.events import Event
-from mooring.globs import is_pattern, labelled
+from mooring.globs import checked, is_pattern, labelled
 from mooring.hookspecs import ClientRequest, Explanation, Lifted, Unlifted
 from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.references import resolve
@@ -331,12 +331,12 @@ class Broker:
     async def discover(
         self,
         *,
-        connectors: Sequence[str | Connector] | None = None,
+        connectors: str | Connector | Sequence[str | Connector] | None = None,
         type: str | None = None,
         resource_type: str | None = None,
         resource_id: str | None = None,
         labels: Mapping[str, str | None] | None = None,
-        match: Sequence[str] = (),
+        match: str | Sequence[str] = (),
         cached: bool = False,
         refresh: bool = True,
     ) -> AsyncGenerator[AsyncIterator[_discover.Discovery], None]:
@@ -345,24 +345,30 @@ class Broker:
         All connectors are asked at once; leaving the context early stops asking.
 
         Args:
-            connectors: only these.
+            connectors: only these, or this one.
             type: only those of this connector type.
             resource_type: only this resource type.
             resource_id: only this resource, in any accepted form.
             labels: only those with these labels, see `list`.
-            match: only ids that match one of these patterns, such as `s3://prod-*`.
+            match: only ids that match this pattern, or one of these, such as `s3://prod-*`.
             cached: answer at once from what was found before, whatever its age, which is in `at`; what never was found
                 out is asked now.
             refresh: with `cached`, ask again in the background for what was found more than 10 minutes ago.
+
+        Raises:
+            UnknownConnector: there is none that is named so.
+            InvalidConfig: a pattern that nothing can match.
         """
+        patterns = tuple(map(checked, [match] if isinstance(match, str) else match))
         named: set[str] | None = None
         if connectors is not None:
+            connectors = [connectors] if isinstance(connectors, str | Connector) else connectors
             named = {one.id if isinstance(one, Connector) else await self._id(one) for one in connectors}
         found = await _listed(self._desk, labels, type=type, resource_type=resource_type)
         if named is not None:
             damaged = (one for one in found.damaged if one.id in named)
             found = Connectors((one for one in found if one.id in named), damaged)
-        wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=tuple(match))
+        wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=patterns)
         async with _discover.discover(self._desk, found, wanted, cached=cached, refresh=refresh) as replies:
             yield replies
 

@@ -36,7 +36,7 @@ class Run:
     """One unit, while it is asked. What the store does not take is not recorded, and disturbs nobody."""
 
     def __init__(
-        self, desk: Desk, connector: Connector, unit: tuple[str, str] = ("", ""), *, known: bool = False
+        self, desk: Desk, connector: Connector, unit: tuple[str, str] = ("", ""), *, ids: str = "*", known: bool = False
     ) -> None:
         """Of a resource type and unit; if one that is known from a look before, only what has changed is news."""
         self.key = (connector.id, connector.version, *unit)
@@ -45,7 +45,8 @@ class Run:
         """Whether what it found can be read from the store; None: it is not finished, or was cut short."""
         self.error: MooringError | None = None
         self._desk = desk
-        self._look = Look(connector_id=connector.id, version=connector.version, resource_type=unit[0], unit=unit[1])
+        kind, name = unit
+        self._look = Look(connector_id=connector.id, version=connector.version, resource_type=kind, unit=name, ids=ids)
         self._about = {"connector_id": connector.id, "connector": connector.name, "connector_type": connector.type}
         self._known = known
         self._number = secrets.randbits(62) + 1

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False, looking: bool = False) -> T:
+def with_broker(
+    run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False, looking: bool = False, **more: Any
+) -> T:
     """Do work with a broker.
 
     Args:
         run: its mask learns each connector's secrets before a plugin gets them.
         work: called in an event loop of its own.
         alone: without system plugins, unless the store or the master key come from one: for calls that must be quick.
+        more: what else `open_broker` takes.
         looking: alone, and without what else runs beside a broker: it calls no vendor unless the work does.
 
     Raises:
@@ -30,7 +33,7 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
     """
     from mooring.cli._loop import run_interruptible
 
-    opened = opening(run, alone=alone or looking, sweep=not looking)
+    opened = opening(run, alone=alone or looking, sweep=not looking, **more)
 
     async def main() -> T:
         async with opened as broker:
@@ -42,7 +45,7 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
 
 
 def opening(
-    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True
+    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True, **more: Any
 ) -> AbstractAsyncContextManager[Broker]:
     """A broker of the settings that the environment has; see `with_broker`. It renews only if it lasts."""
     from mooring.assembly import open_broker, settings_from
@@ -54,7 +57,9 @@ def opening(
         "settings": settings,
         "opened": lambda secrets: run.mask.learn(*secrets),
     }
-    return open_broker(**options, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None)
+    return open_broker(
+        **options, **more, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None
+    )
 
 
 @contextmanager

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = ("CONNECTOR", "RESOURCE TYPE", "RESOURCE NAME")
 KEPT = 200
 """So many rows are held at most; higher terminals stay empty above."""
+LEAST = 24
+"""Columns that a connector's name keeps, if it is that long."""
 BESIDE = 5
 """Lines that are no rows: the head, how many there are more, the bar, and two that stay free."""
 
@@ -77,8 +79,9 @@ class Live:
 def _table(rows: tuple[Row, ...]) -> Table:
     """Rows of one line each; what does not fit is cut, for the whole table comes in the end."""
     table = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="bold")
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    longest = max((len(printable(row.connector)) for row in rows), default=0)
+    for name, least in zip(COLUMNS, (min(longest, LEAST), None, None), strict=True):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least)
     for row in rows:
         texts = (Text(printable(text), style="red" if isinstance(text, Bad) else "") for text in row)
         table.add_row(*texts)
@@ -90,4 +93,5 @@ def _fitting(stream: TextIO) -> Console:
     made = console(stream)
     with suppress(OSError):
         made.width = min(made.width, os.get_terminal_size(stream.fileno()).columns or made.width)
+    made.width = max(made.width - len("^C"), 1)  # a terminal writes that where the cursor is: at the end of the bar
     return made

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, wait
-from threading import Thread
+import signal
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from threading import Thread, current_thread, main_thread
 from typing import Generic, TypeVar
 
 import anyio
@@ -22,20 +25,43 @@ def run_interruptible(work: Callable[[], Awaitable[T]]) -> T:
     """Do work in an event loop, and wait for it. What does not end in time after Ctrl-C is left behind.
 
     Raises:
-        KeyboardInterrupt: when interrupted, after the work was cancelled.
+        KeyboardInterrupt: when interrupted, after the work was cancelled; at once when interrupted again.
     """
     elsewhere = _Elsewhere(work)
     thread = Thread(target=elsewhere.run, name="mooring")
-    try:
+    news: SimpleQueue[bool] = SimpleQueue()
+    elsewhere.done.add_done_callback(lambda _: news.put(True))
+    with _interruptions(news):
         thread.start()
-        while not wait([elsewhere.done], POLL).done:
-            pass
-    except KeyboardInterrupt:
-        elsewhere.stop()
-        if not wait([elsewhere.done], GRACE).done:
-            raise
+        if not _done(news):
+            elsewhere.stop()
+            if not _done(news, GRACE):
+                raise KeyboardInterrupt
     thread.join(GRACE)
     return elsewhere.done.result()
+
+
+@contextmanager
+def _interruptions(news: SimpleQueue[bool]) -> Generator[None, None, None]:
+    """Ctrl-C is a piece of news: an exception could come anywhere, such as between a lock and its release."""
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda _number, _frame: news.put(False))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _done(news: SimpleQueue[bool], seconds: float | None = None) -> bool:
+    """Whether the work is done, once there is news; it is not if there is none in time."""
+    while True:
+        try:
+            return news.get(timeout=POLL if seconds is None else seconds)
+        except Empty:
+            if seconds is not None:
+                return False
 
 
 class _Elsewhere(Generic[T]):

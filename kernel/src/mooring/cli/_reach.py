@@ -120,15 +120,15 @@ class Reach:
             return Table((*COLUMNS[:-1], "AGE", COLUMNS[-1]), rows, (*SHORT[:-1], "AGE", SHORT[-1]))
         return Table(COLUMNS, rows, SHORT)
 
-    def stats(self, *, errors: bool = True) -> Table:
-        """What asking each unit has cost, the slowest first."""
-        units = [(group, one) for group in self.groups(errors=errors) for one in group.asked if errors or not one.error]
+    def stats(self) -> Table:
+        """What asking each unit has cost, the slowest first; those that failed too."""
+        units = [(group, one) for group in self.groups() for one in group.asked]
         units.sort(key=lambda pair: pair[1].took, reverse=True)
         return Table(STATS, [(group.connector.name, group.resource_type or "", *one.row()) for group, one in units])
 
     def totals(self) -> str:
         """What all has cost together."""
-        wall = (self._ended or monotonic()) - self._began
+        wall = (self._ended or monotonic()) - self._began if self._began else 0.0
         asked = [one for group in self.groups() for one in group.asked]
         calls, retries = sum(one.calls for one in asked), sum(one.retries for one in asked)
         waited = sum((one.waited for one in asked), timedelta(0))
@@ -209,10 +209,9 @@ class Group:
             "resource_type": self.resource_type,
             "resources": (_resource(one, cached=cached) for one in self._ordered()),
         }
-        if errors:
-            data["errors"] = [one.failure(cached=cached) for one in self.failures()]
+        data["errors"] = [one.failure(cached=cached) for one in self.failures() if errors]
         if stats:
-            data["stats"] = [one.cost(cached=cached) for one in self.asked if errors or not one.error]
+            data["stats"] = [one.cost(cached=cached) for one in self.asked]
         return data
 
     def lines(self, *, errors: bool) -> tuple[list[str], list[datetime | None]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -19,7 +19,7 @@ from mooring.cli._output import NO_CONNECTOR, Table, Title, emit, output_option,
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._reach import Reach
 from mooring.cli._refresh import is_stale, refresh, start
-from mooring.cli._values import age, remaining, to_patterns, wanted_labels
+from mooring.cli._values import age, remaining, to_patterns, to_span, wanted_labels
 from mooring.cli._watching import watching
 from mooring.errors import RecordDamaged, UnsupportedResource
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mooring.broker import Broker
     from mooring.store import Connectors
     from mooring.types import Connector, Identity
+
+SHOWN = 10
+"""So many connectors are named in a note."""
 
 
 @command("list-resources")
@@ -65,6 +68,9 @@ if TYPE_CHECKING:
 @click.option("--stats", is_flag=True, help="Show what asking has cost, the slowest first.")
 @click.option("--cached", is_flag=True, help="Answer from what was found before, and ask only what never was.")
 @click.option("--no-refresh", is_flag=True, help="Do not ask again afterwards, with --cached, for what is old.")
+@click.option(
+    "--timeout", metavar="DURATION", callback=to_span, help="How long each unit may take, such as 5s; 30s unless given."
+)
 @click.option("--refresh-stale", is_flag=True, hidden=True)
 @output_option
 @click.pass_obj
@@ -158,14 +164,15 @@ def _list(
     stats: bool,
     cached: bool,
     no_refresh: bool,
+    timeout: timedelta | None,
     output: str,
 ) -> None:
     reach = Reach(run, cached=cached)
-    chosen: list[str] = []
+    chosen: dict[str, str] = {}
 
     async def work(broker: Broker) -> None:
         found = await choice.of(broker)
-        chosen.extend((*(one.id for one in found), *(error.id for error in found.damaged)))
+        chosen.update({one.id: one.name for one in (*found, *found.damaged)})
         if not chosen:
             say("No connector matches." if await broker.list() else NO_CONNECTOR)
             return
@@ -182,32 +189,52 @@ def _list(
     interrupted = False
     with watching(reach, rows=output == "table") as watch:
         try:
-            with_broker(run, work)
+            with_broker(run, work, **_budgets(timeout))
         except KeyboardInterrupt:
             interrupted = True
     errors = not exclude_errors
     view: list[Table | str] = [reach.table(errors=errors)]
     if stats:
-        view += [Title("Slowest first"), reach.stats(errors=errors), reach.totals()]
+        view += [Title("Slowest first"), reach.stats(), reach.totals()]
     emit(output, reach.data(errors=errors, stats=stats), *view)
     if interrupted:
         say("Interrupted; this is what was found until then.")
+        _unanswered(chosen, reach)
         raise click.exceptions.Exit(INTERRUPTED)
-    _explain(reach, chosen=bool(chosen), errors=errors, fail_fast=fail_fast)
+    _explain(reach, chosen, errors=errors, fail_fast=fail_fast, matching=bool(match))
     if is_stale(reach.oldest):
         _refresh(choice, reach, refresh=not no_refresh)
     if reach.failed and (fail_fast or not reach.answered):
         raise click.exceptions.Exit(FAILED)
 
 
-def _explain(reach: Reach, *, chosen: bool, errors: bool, fail_fast: bool) -> None:
+def _budgets(timeout: timedelta | None) -> dict[str, Any]:
+    if timeout is None:
+        return {}
+    from mooring.broker import Budgets
+
+    return {"budgets": Budgets(discover=timeout)}
+
+
+def _explain(reach: Reach, chosen: Mapping[str, str], *, errors: bool, fail_fast: bool, matching: bool) -> None:
     """Say why there is nothing, or not all."""
     if fail_fast and reach.failed:
         say("Ended at the first failure; this is what was found until then.")
+        _unanswered(chosen, reach)
     elif chosen and not reach.answered and not reach.failed:
         say("Nothing was found: none of the connectors can reach that, so none was asked.")
+        if matching:
+            say("A pattern is of whole ids, such as 's3://team-*'; to see their forms: mooring connector describe-type")
     elif not reach.count and (reach.answered or (reach.failed and not errors)):
         say("Nothing was found.")
+
+
+def _unanswered(chosen: Mapping[str, str], reach: Reach) -> None:
+    """Say of which connectors nothing has come."""
+    names = sorted(name for id, name in chosen.items() if id not in reach.done)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        say(f"Not answered yet: {', '.join(names[:SHOWN])}{more}.")
 
 
 def _refresh(choice: Choice, reach: Reach, *, refresh: bool) -> None:

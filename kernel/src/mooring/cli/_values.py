@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 
 from mooring.errors import InvalidConfig
+from mooring.globs import checked
 from mooring.types import instant
 
 T = TypeVar("T")
@@ -111,30 +112,17 @@ def wanted_labels(given: Iterable[str]) -> dict[str, str | None]:
 
     >>> wanted_labels(["team=ml", "env"])
     {'team': 'ml', 'env': None}
-    """
-    pairs = (one.partition("=") for one in given)
-    return {key.strip(): value.strip() if equals else None for key, equals, value in pairs}
-
-
-LONGEST_PATTERN = 1000
-"""Characters."""
-
-
-def pattern(text: str) -> str:
-    """A pattern of ids, as in a shell: `*`, `?` and `[...]`.
 
     Raises:
-        InvalidConfig: nothing can match it, or not what was meant.
+        InvalidConfig: a label is there twice: as one alone can count, the other would be lost.
     """
-    if not text:
-        raise InvalidConfig("an empty pattern matches nothing; write one such as 's3://prod-*'")
-    if len(text) > LONGEST_PATTERN:
-        raise InvalidConfig(f"the pattern has more than {LONGEST_PATTERN} characters; no id is that long")
-    if "[" in re.sub(r"\[!?+\]?+[^\]]*\]", "", text):
-        raise InvalidConfig("a [ in the pattern has no ]; write [[] for the character itself")
-    if any(first > last for first, last in re.findall(r"\[!?(.)-([^\]])\]", text)):
-        raise InvalidConfig("a range in the pattern runs backwards; write it like [a-z]")
-    return text
+    wanted: dict[str, str | None] = {}
+    for one in given:
+        key, equals, value = one.partition("=")
+        if key.strip() in wanted:
+            raise InvalidConfig(f"the label {key.strip()!r} is asked for twice; give one, its value may be a pattern")
+        wanted[key.strip()] = value.strip() if equals else None
+    return wanted
 
 
 def _read(read: Callable[[str], T], ctx: click.Context, param: click.Parameter, text: str | None) -> T | None:
@@ -166,7 +154,7 @@ def to_skew(ctx: click.Context, param: click.Parameter, text: str | None) -> tim
 
 def to_patterns(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
     """An option's callback: patterns of ids."""
-    return tuple(one for text in texts if (one := _read(pattern, ctx, param, text)) is not None)
+    return tuple(one for text in texts if (one := _read(checked, ctx, param, text)) is not None)
 
 
 def to_instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:

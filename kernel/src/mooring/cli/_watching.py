@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from mooring.cli._output import console
@@ -50,10 +53,32 @@ class Watch:
 def watching(reach: Reach, *, rows: bool = False) -> Generator[Watch, None, None]:
     """Show what is found, while it is, once the watch has begun."""
     watch = Watch(reach, rows=rows)
+    with _cursor_comes_back():
+        try:
+            yield watch
+        finally:
+            watch.end()
+
+
+@contextmanager
+def _cursor_comes_back() -> Generator[None, None, None]:
+    """It is hidden while something is drawn, and would stay so if the process were terminated."""
+    streams = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
+    if not streams or current_thread() is not main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        with suppress(OSError):
+            os.write(streams[0], b"\x1b[?25h\n")
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        yield watch
+        yield
     finally:
-        watch.end()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

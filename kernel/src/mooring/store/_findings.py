@@ -71,20 +71,23 @@ class SqliteFindings(Worker):
         self._waiting: list[_Ticket] = []
         self._writing = anyio.Lock()
 
-    async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
+    async def expect(self, connector: Connector, units: Mapping[str, Mapping[str, str]]) -> Sequence[Look]:
         """See `Findings.expect`."""
         encoded(tuple(units.values()))
 
         def expect(connection: sqlite3.Connection) -> Sequence[Look]:
             before = self._looks(connection, connector)
-            known = {(look.resource_type, look.unit) for look in before}
+            known = {(look.resource_type, look.unit): look.ids for look in before}
             for look in before:
                 if is_dropped(look, units):
                     connection.execute(f"DELETE FROM looks WHERE {KEY}", _key(look))  # noqa: S608  our own words
-            for kind, names in units.items():
-                for unit in names:
+            for kind, named in units.items():
+                for unit, ids in named.items():
+                    key = (connector.id, connector.version, kind, unit)
                     if (kind, unit) not in known:
-                        connection.execute(f"{INSERT} NOTHING", (connector.id, connector.version, kind, unit, 0))
+                        connection.execute(f"{INSERT} NOTHING", (*key, 0))
+                    if known.get((kind, unit)) != ids:
+                        connection.execute(f"UPDATE looks SET ids = ? WHERE {KEY}", (ids, *key))  # noqa: S608  our own words
             return before
 
         return await self._write(expect)
@@ -184,10 +187,8 @@ class SqliteFindings(Worker):
     def _looks(self, connection: sqlite3.Connection, connector: Connector) -> Sequence[Look]:
         rows = connection.execute(SELECT, (connector.id, connector.version)).fetchall()
         try:
-            return [
-                msgspec.convert({**dict(zip(FIELDS, row, strict=True)), "took": timedelta(seconds=row[6])}, Look)
-                for row in rows
-            ]
+            looks = [dict(zip(FIELDS, row, strict=True)) for row in rows]
+            return [msgspec.convert({**look, "took": timedelta(seconds=look["took"])}, Look) for look in looks]
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError):
             pass
         raise self._damaged()

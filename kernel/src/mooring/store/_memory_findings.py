@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -36,16 +36,20 @@ class MemoryFindings:
         """Drop what was found by a connector."""
         self._shelves.pop(connector_id, None)
 
-    async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
+    async def expect(self, connector: Connector, units: Mapping[str, Mapping[str, str]]) -> Sequence[Look]:
         """See `Findings.expect`."""
         encoded(tuple(units.values()))
         before = await self.looks(connector)
         for look in before:
             if is_dropped(look, units):
                 del self._shelves[connector.id][look.resource_type, look.unit]
-        for kind, names in units.items():
-            for unit in names:
-                self._shelf(Look(connector_id=connector.id, version=connector.version, resource_type=kind, unit=unit))
+        for kind, named in units.items():
+            for unit, ids in named.items():
+                look = Look(
+                    connector_id=connector.id, version=connector.version, resource_type=kind, unit=unit, ids=ids
+                )
+                if (shelf := self._shelf(look)) is not None:
+                    shelf.look = msgspec.structs.replace(shelf.look, ids=ids)
         return before
 
     async def looks(self, connector: Connector) -> Sequence[Look]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -143,10 +143,11 @@ class Findings(Protocol):
     before, in one step. Of runs of the same unit only the one that began last is finished.
     """
 
-    async def expect(self, connector: Connector, units: Mapping[str, Collection[str]]) -> Sequence[Look]:
+    async def expect(self, connector: Connector, units: Mapping[str, Mapping[str, str]]) -> Sequence[Look]:
         """Note which units there are, of these resource types; gives the connector's looks, as they were before.
 
-        Dropped are the looks of other units of these types, and the failure of the connector itself.
+        A unit's value is a pattern of the ids that there may be. Dropped are the looks of other units of these types,
+        and the failure of the connector itself.
         """
         ...
 

@@ -133,6 +133,7 @@ MIGRATIONS: Final = (
         version INTEGER NOT NULL,
         resource_type TEXT NOT NULL,
         unit TEXT NOT NULL,
+        ids TEXT NOT NULL DEFAULT '*',
         at TEXT,
         count INTEGER NOT NULL DEFAULT 0,
         took REAL NOT NULL DEFAULT 0,

@@ -6,6 +6,7 @@ connector's settings, so that another account's cluster is never taken for the c
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -228,3 +229,20 @@ def _ecr(text: str) -> str | None:
     else:
         return None
     return registry_host(account, region) + (f"/{repository}" if repository else "")
+
+
+def account_of_key(key_id: str) -> str | None:
+    """The account that an access key id names; good for grouping, not for proof. None if it is none of AWS's.
+
+    The 40 bits after the first of what follows the prefix, in base32. Keys from before 2019 name something else.
+
+    >>> account_of_key("ASIAY34FZKBOKMUTVV7A")
+    '609629065308'
+
+    Source: https://medium.com/@TalBeerySec/a-short-note-on-aws-key-id-f88cc4317489
+    """
+    try:
+        decoded = base64.b32decode(key_id[4:])
+    except ValueError:
+        return None
+    return f"{(int.from_bytes(decoded[:6], 'big') & 0x7FFFFFFFFF80) >> 7:012}"

@@ -145,6 +145,8 @@ class AwsSession:
 
     @property
     def _bucket(self) -> str:
-        """Whose limits a call counts against: the role's account, or else the connector."""
-        role = settings.role_of(self.config)
-        return role.split(":")[4] if role else self.context.connector_id
+        """Whose limits a call counts against: the account of the role or of the key, or else the connector."""
+        if role := settings.role_of(self.config):
+            return role.split(":")[4]
+        key: m.Secret | None = getattr(self.config, "aws_access_key_id", None)
+        return (key and ids.account_of_key(key.reveal())) or self.context.connector_id
