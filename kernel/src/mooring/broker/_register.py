@@ -232,11 +232,11 @@ def _default_method(route: Route) -> AuthMethod:
     raise UnknownAuthMethod(f"name an auth method of {route.type.name!r}; one of: {known}")
 
 
-def check_name(name: str) -> None:
-    """Refuse what is no connector's name."""
+def check_name(name: str, kind: str = "connector") -> None:
+    """Refuse what no connector, or other record of that kind, can be called."""
     if not NAME.fullmatch(name):
         raise InvalidConfig(
-            "a connector's name is 1 to 128 letters, digits, dots, dashes and underscores, "
+            f"a {kind}'s name is 1 to 128 letters, digits, dots, dashes and underscores, "
             "beginning with a letter or digit",
             field="name",
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+INTRO = "Enter takes what stands in [brackets]; @FILE reads a value from a file; Ctrl-C ends it, and leaves nothing."
 PAGE = 20
 """How many choices are shown at once."""
 LONGEST_LINE = 4095
@@ -186,6 +187,19 @@ class _View:
             say(f"  {number}) {name}" + (f"  ({about})" if about else ""))
         if len(page) < len(self._choices):
             say(f"  ... {self._start + 1} to {self._start + len(page)} of {len(self._shown)}")
+
+
+def is_path(text: str) -> bool:
+    """Whether a value is read from a file."""
+    return text.startswith("@") and not text.startswith("@@")
+
+
+def stored() -> bool:
+    """Whether there may be a store already: who only looks makes none."""
+    from mooring.assembly import settings_from
+
+    settings = settings_from()
+    return settings.store is not None or settings.store_file.exists()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mooring.assembly import settings_from
 from mooring.cli._broker import with_broker
 from mooring.cli._edge import Run
 from mooring.cli._fields import APART, Fields, fields_for, split, values
-from mooring.cli._guided import Guide, guiding, show_command, show_summary
+from mooring.cli._guided import INTRO, Guide, guiding, is_path, show_command, show_summary, stored
 from mooring.cli._known import refusal
 from mooring.cli._output import say
 from mooring.cli._process import INTERRUPTED
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mooring.hookspecs import Lifted
     from mooring.registry import Registry, Route
 
-INTRO = "Enter takes what stands in [brackets]. @FILE reads a value from a file. Ctrl-C ends it; nothing is registered."
 AGAIN, UNVERIFIED, NAME, SCOPE, GIVE_UP = "try again", "do not verify", "the name", "the scope", "give up"
 ALL = "all"
 OWN = (
@@ -106,7 +105,7 @@ class Registering:
         self.config = values(given, source, self._run.mask)
         source.warn()
         self._paths = {
-            field.name: text for field, text in given if isinstance(text, str) and not field.multiple and _is_path(text)
+            field.name: text for field, text in given if isinstance(text, str) and not field.multiple and is_path(text)
         }
         if positional:
             self.name = one_name(positional)
@@ -187,13 +186,13 @@ class Registering:
         for field in fields.values():
             if field.required and field.name not in self.config:
                 self._ask_field(field)
-        while (problem := self._problem()) and (field := fields.get(problem.field or "")):
-            if field.name in self.config or not self._ask_field(field):
+        while (problem := self._problem()) and (named := fields.get(problem.field or "")):
+            if named.name in self.config or not self._ask_field(named):
                 break
         while any(name not in self.config for name in fields):
             say("More fields, which may be left as they are:")
             more = [(name, self._about(field)) for name, field in fields.items() if not field.required]
-            if not (name := self._guide.choose("field to set, if any", more, default="")):
+            if not (name := self._guide.choose("field to set, or Enter for none", more, default="")):
                 break
             self._ask_field(fields[name])
         while problem := self._problem():
@@ -237,9 +236,10 @@ class Registering:
                 field.name, self._reader(field), about=field.description, default=self._default(field),
                 hidden=field.secret,
             )  # fmt: skip
-        form = "key=value, one at a time; empty to end" if field.type == "dict" else "one at a time; empty to end"
+        form = "key=value, one at a time" if field.type == "dict" else "one at a time"
+        about = "; ".join(filter(None, (field.description, form, "empty to end")))
         given: list[Any] = []
-        while (one := ask.ask(field.name, self._reader(field), about=form, default="")) is not None:
+        while (one := ask.ask(field.name, self._reader(field), about=about, default="")) is not None:
             given.append(one)
         merged = {key: value for one in given for key, value in one.items()} if field.type == "dict" else given
         return merged or None
@@ -256,7 +256,7 @@ class Registering:
             if text == "-":
                 raise InvalidConfig("type the value itself, or @FILE")
             found = values([(field, text)], Source(), self._run.mask)[field.name]
-            if _is_path(text) and not field.multiple:
+            if is_path(text) and not field.multiple:
                 self._paths[field.name] = text
             return found[0] if field.multiple and field.type != "dict" else found
 
@@ -452,8 +452,7 @@ def check_free(run: Run, name: str) -> None:
     from mooring.broker._register import check_name
 
     check_name(name)
-    settings = settings_from()
-    if settings.store is None and not settings.store_file.exists():
+    if not stored():
         return
 
     async def names(broker: Broker) -> list[str]:
@@ -461,11 +460,6 @@ def check_free(run: Run, name: str) -> None:
 
     if name in with_broker(run, names, looking=True):
         raise NameTaken(f"a connector named {name!r} exists already; choose another name")
-
-
-def _is_path(text: str) -> bool:
-    """Whether a value is read from a file."""
-    return text.startswith("@") and not text.startswith("@@")
 
 
 def _flag(name: str) -> str:
