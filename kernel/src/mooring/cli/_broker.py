@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False, looking: bool = False) -> T:
+def with_broker(
+    run: Run,
+    work: Callable[[Broker], Awaitable[T]],
+    *,
+    alone: bool = False,
+    looking: bool = False,
+    storeless: bool = False,
+) -> T:
     """Do work with a broker.
 
     Args:
@@ -24,13 +31,15 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
         work: called in an event loop of its own.
         alone: without system plugins, unless the store or the master key come from one: for calls that must be quick.
         looking: alone, and without what else runs beside a broker: it calls no vendor unless the work does.
+        storeless: the same, with nothing stored, and none made: for work that looks at this machine alone.
 
     Raises:
         KeyboardInterrupt: after the broker has closed, when interrupted.
     """
     from mooring.cli._loop import run_interruptible
 
-    opened = opening(run, alone=alone or looking, sweep=not looking)
+    looking = looking or storeless
+    opened = opening(run, alone=alone or looking, sweep=not looking, storeless=storeless)
 
     async def main() -> T:
         async with opened as broker:
@@ -42,7 +51,7 @@ def with_broker(run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool
 
 
 def opening(
-    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True
+    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True, storeless: bool = False
 ) -> AbstractAsyncContextManager[Broker]:
     """A broker of the settings that the environment has; see `with_broker`. It renews only if it lasts."""
     from mooring.assembly import open_broker, settings_from
@@ -54,6 +63,10 @@ def opening(
         "settings": settings,
         "opened": lambda secrets: run.mask.learn(*secrets),
     }
+    if storeless:
+        from mooring.store import MemoryStore
+
+        options |= {"store": MemoryStore(), "share_cache": False}
     return open_broker(**options, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None)
 
 

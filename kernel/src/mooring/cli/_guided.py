@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -25,6 +26,7 @@ PAGE = 20
 """How many choices are shown at once."""
 LONGEST_LINE = 4095
 """How many bytes a terminal takes in one line (termios(3)); it drops what is beyond without a word."""
+NUMBER = re.compile("[1-9][0-9]{0,8}")
 YES_OR_NO = {"y": True, "yes": True, "n": False, "no": False}
 
 
@@ -102,8 +104,8 @@ class Guide:
         def read(text: str) -> str:
             if text in names or (text == default == ""):
                 return text
-            if text.isdecimal() and text.isascii() and 1 <= int(text[:9]) <= len(names):
-                return names[int(text[:9]) - 1]
+            if NUMBER.fullmatch(text) and int(text) <= len(names):
+                return names[int(text) - 1]
             if not (more and self.person):
                 raise InvalidConfig(f"give a number from 1 to {len(names)}, or a name")
             if text == "+":

@@ -55,6 +55,8 @@ def create(ctx: click.Context, /, name: str | None, values: Sequence[str], inter
     nothing behind. It also reads its answers from a pipe, a line each.
     """
     run: Run = ctx.obj
+    if interactive and name and "=" in name:
+        values, name = [name, *values], None
     given = _read(run, values)
     if interactive or (name and not given and sys.stdin.isatty()):
         _create_guided(ctx, name, values, given, output)

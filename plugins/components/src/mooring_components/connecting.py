@@ -8,7 +8,7 @@ from typing import NamedTuple
 import click
 
 import mooring as m
-from mooring.broker import Found
+from mooring.broker import Discovery, Failed, Found
 from mooring.cli import toolkit as t
 from mooring_components.components import Candidate, Component, Components
 
@@ -78,11 +78,15 @@ def _resource(guide: t.Guide, connector: str, kind: str) -> str | None:
     """A resource, out of those that the connector finds; None for whatever it reaches."""
     t.say(f"Asking {connector} which resources it reaches ...")
 
-    async def find(broker: m.Broker) -> list[str]:
+    async def find(broker: m.Broker) -> list[Discovery]:
         async with broker.discover(connectors=[connector], resource_type=kind) as replies:
-            return [reply.resource.id async for reply in replies if isinstance(reply, Found)]
+            return [reply async for reply in replies]
 
-    found = sorted(set(t.with_broker(guide.run, find)))
+    replies = t.with_broker(guide.run, find)
+    for reply in replies:
+        if isinstance(reply, Failed):
+            t.say(f"Error: {guide.run.told(reply.error)}")
+    found = sorted({reply.resource.id for reply in replies if isinstance(reply, Found)})
     if len(found) > 1:
         return guide.choose("resource", [(one, "") for one in found])
     t.say(f"It finds {found[0] if found else 'none'}.")
