@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,16 @@ from mooring.cli._output import say
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._register import one_name, store_and_show
 from mooring.cli._secrets import Source
-from mooring.errors import ConfigError, InvalidConfig, MooringError, NameTaken, NothingToLift, VendorError
+from mooring.errors import (
+    ConfigError,
+    InvalidConfig,
+    MooringError,
+    NameTaken,
+    NothingToLift,
+    ResourceNotFound,
+    UnsupportedResource,
+    VendorError,
+)
 from mooring.references import references
 from mooring.types import ConfigField, Connector, Secret, build_config, split_config
 
@@ -154,7 +164,7 @@ class Registering:
         if len(methods) == 1:
             say(f"It has one auth method, {methods[0].name}.")
             return methods[0].name
-        return self._guide.choose("auth method", [(one.name, one.description or one.title) for one in methods])
+        return self._guide.choose("auth method", [(one.name, _first(one.description) or one.title) for one in methods])
 
     def _ask_fields(self) -> None:
         """Those that are needed, then of the others whichever are wanted."""
@@ -163,7 +173,10 @@ class Registering:
             if field.required and field.name not in self._draft.config:
                 self._ask_field(field)
         while (problem := self._problem()) and (named := fields.get(problem.field or "")):
-            if named.name in self._draft.config or not self._ask_field(named):
+            if named.name in self._draft.config:
+                say(f"Error: {self._run.told(problem)}")
+                self._mend(problem)
+            elif not self._ask_field(named):
                 break
         while any(name not in self._draft.config for name in fields):
             say("More fields, which may be left as they are:")
@@ -256,7 +269,10 @@ class Registering:
             for one in self._draft.route.type.resource_types
             if not one.auth_methods or self._draft.method.name in one.auth_methods
         ]
-        choices = [(ALL, "everything that it reaches"), *((one.name, one.title or one.description) for one in kinds)]
+        choices = [
+            (ALL, "everything that it reaches"),
+            *((one.name, one.title or _first(one.description)) for one in kinds),
+        ]
         chosen = self._guide.choose("resource type to confine it to", choices, default=ALL)
         self._draft.rest |= {"resource_type": None if chosen == ALL else chosen, "resource_id": None}
         if chosen == ALL:
@@ -309,7 +325,8 @@ class Registering:
 
     def _mend(self, error: MooringError) -> None:
         """Ask again for what an error is about; where it does not say, for what the user thinks."""
-        field = getattr(error, "field", None) or ""
+        told = [name for name in self._named(error) if "_" in name]  # which is no word that says something else
+        field = getattr(error, "field", None) or (told[0] if len(told) == 1 else "")
         if not self._guide.person:
             raise error
         if field in self._draft.fields.by_name:
@@ -321,6 +338,20 @@ class Registering:
         else:
             self._change(error)
 
+    def _named(self, error: MooringError) -> list[str]:
+        """The fields that an error's message names, out of those that were given."""
+        return [name for name in self._draft.config if re.search(rf"\b{re.escape(name)}\b", error.message)]
+
+    def _suspect(self, error: MooringError) -> str:
+        """What is most likely to be changed for an error: what it names, what it is about, a secret."""
+        if error.retryable:
+            return AGAIN
+        if isinstance(error, ResourceNotFound | UnsupportedResource) and self._draft.rest["resource_id"]:
+            return SCOPE
+        secrets = [name for name, field in self._draft.fields.by_name.items() if field.secret]
+        given = [name for name in secrets if name in self._draft.config]
+        return next(iter([*self._named(error), *given]), AGAIN)
+
     def _change(self, error: MooringError | None) -> None:
         """Ask what to change, and for that."""
         fields = self._draft.fields.by_name
@@ -328,8 +359,7 @@ class Registering:
         choices += [(NAME, self._draft.name), (SCOPE, self._draft.scope())]
         default = None
         if error is not None:
-            secrets = [name for name, field in fields.items() if field.secret and name in self._draft.config]
-            default = AGAIN if error.retryable or not secrets else secrets[0]
+            default = self._suspect(error)
             choices += [(AGAIN, "as it is"), (UNVERIFIED, "register it without asking the vendor")]
         chosen = self._guide.choose("what to change", [*choices, (GIVE_UP, "register nothing")], default=default)
         if chosen in fields:
@@ -357,3 +387,8 @@ def check_free(run: Run, name: str) -> None:
 
     if name in with_broker(run, names, looking=True):
         raise NameTaken(f"a connector named {name!r} exists already; choose another name")
+
+
+def _first(text: str) -> str:
+    """The first sentence, without its end."""
+    return text.partition(". ")[0].removesuffix(".")
