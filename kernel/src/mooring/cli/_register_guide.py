@@ -53,7 +53,8 @@ def register_guided(
 ) -> None:
     """Ask for what was not given, register it, and say how to do the same without questions."""
     with guiding(ctx.obj, "nothing was registered") as guide:
-        say(INTRO)
+        if guide.person:
+            say(INTRO)
         route = registry.route(named["type_"] or _type(guide, registry))
         draft = Draft(ctx, route, rest)
         registering = Registering(ctx, guide, draft)

@@ -80,7 +80,8 @@ def _create_guided(
     """Ask for what was not given, create it, and say how to do the same without questions."""
     run: Run = ctx.obj
     with guiding(run, "nothing was created") as guide:
-        say(INTRO)
+        if guide.person:
+            say(INTRO)
         if name is None:
             name = guide.ask("name", lambda text: _free(run, text), about="what to call the secret")
         else:
