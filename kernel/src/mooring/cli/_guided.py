@@ -27,7 +27,7 @@ PAGE = 20
 LONGEST_LINE = 4095
 """How many bytes a terminal takes in one line (termios(3)); it drops what is beyond without a word."""
 NUMBER = re.compile("[1-9][0-9]{0,8}")
-YES_OR_NO = {"y": True, "yes": True, "n": False, "no": False}
+YES, NO = ("y", "yes"), ("n", "no")
 
 
 class Guide:
@@ -79,9 +79,9 @@ class Guide:
         """Yes or no."""
 
         def read(text: str) -> bool:
-            if (answer := YES_OR_NO.get(text.lower())) is None:
+            if text.lower() not in (*YES, *NO):
                 raise InvalidConfig("answer y or n")
-            return answer
+            return text.lower() in YES
 
         return self.ask(f"{question} y or n", read, default="y" if default else "n")
 
