@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mooring.cli._broker import with_broker
 from mooring.cli._edge import Run
 from mooring.cli._guided import PAGE, Guide
 
@@ -265,6 +266,17 @@ def test_all_and_one_do_not_go_together(cli) -> None:
     assert result.stderr == "Error: -i is about one connector, --all about many; give one of them\n"
 
 
+def test_an_interruption_that_came_too_late_says_that_it_is_stored(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(run, store, *_: object, **__: object) -> None:
+        with_broker(run, store)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mooring.cli._register_guide.store_and_show", late)
+    result = cli(*REGISTER, input="".join(f"{text}\n" for _, text in MANUAL), code=130)
+    assert result.stderr.endswith("Interrupted; the connector 'one' is stored.\n")
+    assert described(cli, "one")["configuration"]["token"] == CANARY
+
+
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 CREATE = ("secret", "create", "-i")
@@ -309,6 +321,19 @@ def test_an_interrupted_secret_is_none(cli, terminal, stop: int, key: bytes, cod
     end = "Aborted, nothing was created.\n" if code == 130 else "was given; nothing was created\n"
     assert screen.shown.endswith(end), screen.shown
     assert json.loads(cli("secret", "list", "-o", "json").stdout) == []
+
+
+def test_a_secret_that_is_updated_keeps_what_it_had_if_interrupted(cli, terminal) -> None:
+    cli("secret", "create", "db", "user=-", input="before")
+    for key, code, value in ((b"\x03", 130, "before"), (b"\n", 0, CANARY)):
+        screen = terminal("secret", "update", "db", "-i")
+        screen.answers([("key", "user"), ("value of user", CANARY)])
+        screen.asked("key")
+        screen.press(key)
+        assert screen.end() == code
+        assert ("Aborted, nothing was changed.\n" in screen.shown) == (code == 130)
+        assert CANARY not in screen.shown
+        assert cli("secret", "get", "db", "-k", "user").stdout == f"{value}\n"
 
 
 def test_a_secret_from_a_pipe(process, cli) -> None:

@@ -134,6 +134,7 @@ class Registering:
         if not asked_for and any(isinstance(value, Secret) for value in self._draft.config.values()):
             return False
         options = dict(self._draft.config)
+        say("Looking at what this machine has ...")
         try:
             found = with_broker(
                 self._run,
