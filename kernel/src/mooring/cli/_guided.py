@@ -149,7 +149,7 @@ class Guide:
             self.run.mask.learn(*([text] if hidden and text else []))
             if self.person and len(text.encode(errors="replace")) >= LONGEST_LINE:
                 problem = "a terminal takes no longer line; give it as @FILE"
-            elif hidden and text.startswith("-----BEGIN "):
+            elif text.startswith("-----BEGIN "):
                 problem = "it has several lines; give it as @FILE"
             elif not hidden and not text.isprintable():
                 problem = "it has control characters, which the arrow keys make; type it again"
