@@ -88,7 +88,7 @@ def test_the_command_asks_on_a_terminal_for_each_secret(cli, terminal) -> None:
 
 def test_a_wrong_answer_is_told_at_once_and_asked_again(cli, registered, terminal) -> None:
     screen = terminal(*REGISTER)
-    screen.answers([("connector type", "99"), ("connector type", "0"), ("connector type", "²")])
+    screen.answers([("connector type", "99"), ("connector type", "0"), ("connector type", "\N{SUPERSCRIPT TWO}")])
     assert "Error: give a number from 1 to" in screen.answer("connector type", "acme")
     screen.answer("name", "no name")
     assert "Error: a connector's name is 1 to 128 letters" in screen.answer("name", "one")

@@ -74,7 +74,9 @@ def test_what_the_environment_has_is_offered(
     screen = terminal("connector", "register", "-i", "models", "-t", "aws", TERM="dumb")
     found = screen.answer("Take it?")
     assert "the auth method 'secret-key', from the environment (AWS_ACCESS_KEY_ID)" in found
-    screen.answers([("resource type", ""), ("Register it?", "")])
+    screen.answers([("resource type", "s3-bucket"), ("resource id", "no-such-bucket"), ("Register it?", "")])
+    assert "Error: the endpoint finds no such resource" in screen.answer("what to change [the scope]")
+    screen.answer("resource type", "all")
     assert screen.end() == 0, screen.shown
     assert environment["AWS_SECRET_ACCESS_KEY"] not in screen.shown
     words = told_command(screen.shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mooring.assembly import settings_from
 from mooring.cli._broker import with_broker
 from mooring.cli._draft import Draft, options_of
 from mooring.cli._edge import Run
+from mooring.cli._field_questions import FieldQuestions
 from mooring.cli._fields import fields_for, split, values
 from mooring.cli._guided import INTRO, Guide, guiding, is_path, show_command, show_summary, stored
 from mooring.cli._known import refusal
@@ -30,8 +31,7 @@ from mooring.errors import (
     UnsupportedResource,
     VendorError,
 )
-from mooring.references import references
-from mooring.types import ConfigField, Connector, Secret, build_config, split_config
+from mooring.types import Connector, Secret, split_config
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -85,6 +85,7 @@ class Registering:
         self._run: Run = ctx.obj
         self._guide = guide
         self._draft = draft
+        self._questions = FieldQuestions(guide, draft)
         self._arguments: Sequence[str] = ()
         self._stored = False
 
@@ -173,97 +174,22 @@ class Registering:
         fields = self._draft.fields.by_name
         for field in fields.values():
             if field.required and field.name not in self._draft.config:
-                self._ask_field(field)
-        while (problem := self._problem()) and (named := fields.get(problem.field or "")):
+                self._questions.ask(field)
+        while (problem := self._questions.problem()) and (named := fields.get(problem.field or "")):
             if named.name in self._draft.config:
                 say(f"Error: {self._run.told(problem)}")
                 self._mend(problem)
-            elif not self._ask_field(named):
+            elif not self._questions.ask(named):
                 break
         while any(name not in self._draft.config for name in fields):
             say("More fields, which may be left as they are:")
-            more = [(name, self._about(field)) for name, field in fields.items() if not field.required]
+            more = [(name, self._questions.about(field)) for name, field in fields.items() if not field.required]
             if not (name := self._guide.choose("field to set, or Enter for none", more, default="")):
                 break
-            self._ask_field(fields[name])
-        while problem := self._problem():
+            self._questions.ask(fields[name])
+        while problem := self._questions.problem():
             say(f"Error: {self._run.told(problem)}")
             self._mend(problem)
-
-    def _about(self, field: ConfigField) -> str:
-        """A field's help, and its value."""
-        default = "" if field.default in (None, "", (), [], {}) else f"{self._draft.text(field.default)} unless set"
-        present = (
-            f"now {self._draft.text(self._draft.config[field.name])}" if field.name in self._draft.config else default
-        )
-        return "; ".join(filter(None, (field.description, present)))
-
-    def _ask_field(self, field: ConfigField) -> bool:
-        """A field's value; whether there is one. What does not fit is asked for again at once."""
-        self._draft.lifted = None
-        while True:
-            self._draft.config.pop(field.name, None)
-            self._draft.paths.pop(field.name, None)
-            value = self._answer(field)
-            if value is None:
-                return False
-            self._draft.config[field.name] = value
-            problem = self._problem()
-            if problem is None or problem.field != field.name:
-                return True
-            if not self._guide.person:
-                raise InvalidConfig(f"{self._run.told(problem)}; {self._guide.undone}", field=field.name)
-            say(f"  Error: {self._run.told(problem)}")
-
-    def _answer(self, field: ConfigField) -> Any:
-        """What was typed, as the command line would take it; None for nothing."""
-        ask = self._guide
-        if field.type == "bool":
-            about = f" ({field.description})" if field.description else ""
-            return ask.confirm(f"{field.name}{about}:", default=not field.default)
-        if field.choices:
-            choice = ask.choose(field.name, [(one, "") for one in field.choices], default=self._default(field))
-            return choice or None
-        if not field.multiple:
-            return ask.ask(
-                field.name, self._reader(field), about=field.description, default=self._default(field),
-                hidden=field.secret,
-            )  # fmt: skip
-        form = "key=value, one at a time" if field.type == "dict" else "one at a time"
-        about = "; ".join(filter(None, (field.description, form, "empty to end")))
-        given: list[Any] = []
-        while (one := ask.ask(field.name, self._reader(field), about=about, default="")) is not None:
-            given.append(one)
-        merged = {key: value for one in given for key, value in one.items()} if field.type == "dict" else given
-        return merged or None
-
-    def _default(self, field: ConfigField) -> str | None:
-        return None if field.required else str(field.default) if field.default is not None else ""
-
-    def _reader(self, field: ConfigField) -> Callable[[str], Any]:
-        """Reads one answer as an option is read."""
-
-        def read(text: str) -> Any:
-            if not text:
-                return None
-            if text == "-":
-                raise InvalidConfig("type the value itself, or @FILE")
-            found = values([(field, text)], Source(), self._run.mask)[field.name]
-            if is_path(text) and not field.multiple:
-                self._draft.paths[field.name] = text
-            return found[0] if field.multiple and field.type != "dict" else found
-
-        return read
-
-    def _problem(self) -> InvalidConfig | None:
-        """What is wrong with the configuration as it is; of one that refers to secrets, the broker knows."""
-        if any(references(value) for value in self._draft.config.values()):
-            return None
-        try:
-            build_config(self._draft.method.config, self._draft.config)
-        except InvalidConfig as error:
-            return error
-        return None
 
     def _ask_scope(self) -> None:
         kinds = [
@@ -332,7 +258,7 @@ class Registering:
         if not self._guide.person:
             raise error
         if field in self._draft.fields.by_name:
-            self._ask_field(self._draft.fields.by_name[field])
+            self._questions.ask(self._draft.fields.by_name[field])
         elif field == "name":
             self._ask_name()
         elif field in ("resource_type", "resource_id"):
@@ -357,7 +283,7 @@ class Registering:
     def _change(self, error: MooringError | None) -> None:
         """Ask what to change, and for that."""
         fields = self._draft.fields.by_name
-        choices = [(name, self._about(field)) for name, field in fields.items()]
+        choices = [(name, self._questions.about(field)) for name, field in fields.items()]
         choices += [(NAME, self._draft.name), (SCOPE, self._draft.scope())]
         default = None
         if error is not None:
@@ -365,7 +291,7 @@ class Registering:
             choices += [(AGAIN, "as it is"), (UNVERIFIED, "register it without asking the vendor")]
         chosen = self._guide.choose("what to change", [*choices, (GIVE_UP, "register nothing")], default=default)
         if chosen in fields:
-            self._ask_field(fields[chosen])
+            self._questions.ask(fields[chosen])
         elif chosen == NAME:
             self._ask_name()
         elif chosen == SCOPE:
