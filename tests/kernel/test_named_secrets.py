@@ -116,7 +116,7 @@ async def test_what_cannot_be_resolved_is_not_registered(values: dict[str, str],
 @pytest.mark.parametrize(
     ("name", "values", "says"),
     [
-        ("a/b", {"k": "v"}, "the name of a secret is"),
+        ("a/b", {"k": "v"}, "a secret's name is"),
         ("a", {}, "holds at least one key"),
         ("a", {"k": ""}, "the value of key 'k' is empty"),
         ("a", {"1k": "v"}, "the key '1k' is none"),

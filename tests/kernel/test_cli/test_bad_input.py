@@ -64,8 +64,10 @@ NAMES = [
 
 IDS = [
     Case((*ISSUE, "-i", "bad??"), "not an id of acme-bucket; write NAME or acme://NAME"),
-    Case((*GOOD, "-r", "acme-bucket", "-i", "bad??"), "not an id of acme-bucket"),
-    Case((*GOOD, "-i", "a"), ""),
+    Case((*GOOD, "-r", "acme-bucket", "--resource-id", "bad??"), "not an id of acme-bucket"),
+    Case((*GOOD, "--resource-id", "a"), ""),
+    Case((*REGISTER, "-i", "--tokken=-", "-t", "acme"), "no such option or field: --tokken; did you mean '--token'?"),
+    Case((*REGISTER, "new", "-t", "acme", "-i", CANARY), "1 argument too many"),
     Case(("connector", "update", "one", "-r", "acme-bucket", "-i", "bad??"), "not an id of acme-bucket"),
     Case(("connector", "verify", "one", "-r", "acme-bucket", "-i", "bad??"), "not an id of acme-bucket"),
     Case(("connector", "list-resources", "-i", "bad??"), "no resource type has ids of this form"),

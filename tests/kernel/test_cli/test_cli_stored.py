@@ -13,7 +13,7 @@ def described(cli, name: str = "one", *more: str) -> dict:
 def fleet(cli) -> None:
     for name, *more in (
         ("prod-a", "-a", "key", "-l", "team=ml", "--expires-at", "2001-01-01"),
-        ("prod-b", "-a", "key", "-r", "acme-bucket", "-i", "first", "-l", "team=ops"),
+        ("prod-b", "-a", "key", "-r", "acme-bucket", "--resource-id", "first", "-l", "team=ops"),
         ("dev", "-a", "role", "--role", "r", "-l", "env=dev"),
     ):
         cli("connector", "register", name, "-t", "acme", "--token=-", "--no-verify", *more, input="s3cret")

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from mooring.broker._desk import DOCUMENT, Desk
-from mooring.broker._register import NAME
-from mooring.errors import InvalidConfig, NameTaken, StoreConflict, UnknownDocument, suggest
+from mooring.broker._register import check_name
+from mooring.errors import NameTaken, StoreConflict, UnknownDocument, suggest
 from mooring.records import AuditEntry
 from mooring.types import Connector, Secret, Struct
 
@@ -60,12 +60,7 @@ class Documents:
             NameTaken: there is one of that name.
             InvalidConfig: the name is none.
         """
-        if not NAME.fullmatch(name):
-            raise InvalidConfig(
-                f"the name of a {self._kind} is 1 to 128 letters, digits, dots, dashes and underscores, "
-                "beginning with a letter or digit",
-                field="name",
-            )
+        check_name(name, self._kind)
         now = self._desk.clock.now()
         record = Connector(
             id=str(uuid.uuid4()),

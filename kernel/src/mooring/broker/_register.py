@@ -49,7 +49,7 @@ class Changes(TypedDict, total=False):
 
 async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Config, *, check: bool) -> Connector:
     """Store the draft with its configuration, verified first unless told not to."""
-    _check_name(draft.name)
+    check_name(draft.name)
     _check_labels(draft.labels)
     _check_spans(draft)
     if (known := await desk.store.find(draft.name)) and known.name == draft.name:
@@ -85,7 +85,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         plain = {key: value for key, value in changes.items() if key not in ("labels", "config", "auth_method")}
         draft = msgspec.structs.replace(connector, **plain, version=connector.version + 1, updated_at=desk.clock.now())
         draft = msgspec.structs.replace(draft, expires_at=draft.expires_at and instant(draft.expires_at))
-        _check_name(draft.name)
+        check_name(draft.name)
         labels: dict[str, str | None] = {**connector.labels, **changes.get("labels", {})}
         draft = msgspec.structs.replace(draft, labels={k: v for k, v in labels.items() if v is not None})
         _check_labels(draft.labels)
@@ -151,7 +151,7 @@ async def lift_all(
 ) -> Sequence[Lifted | Unlifted]:
     """A configuration for each thing that this machine has, with names that are valid and differ."""
     if prefix:
-        _check_name(prefix)
+        check_name(prefix)
     route = desk.registry.route(type)
     if route.lift_all is None:
         able = ", ".join(one.type.name for one in desk.registry.routes() if one.lift_all) or "none"
@@ -232,10 +232,11 @@ def _default_method(route: Route) -> AuthMethod:
     raise UnknownAuthMethod(f"name an auth method of {route.type.name!r}; one of: {known}")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str, kind: str = "connector") -> None:
+    """Refuse what no connector, or other record of that kind, can be called."""
     if not NAME.fullmatch(name):
         raise InvalidConfig(
-            "a connector's name is 1 to 128 letters, digits, dots, dashes and underscores, "
+            f"a {kind}'s name is 1 to 128 letters, digits, dots, dashes and underscores, "
             "beginning with a letter or digit",
             field="name",
         )

@@ -101,12 +101,17 @@ class NamedSecrets:
         return named
 
 
+def check_key(key: str) -> None:
+    """Refuse what no key of a secret can be."""
+    if not KEY.fullmatch(key):
+        raise InvalidConfig(
+            f"the key {key[:64]!r} is none; it is letters, digits, dashes and underscores, beginning with a letter"
+        )
+
+
 def _checked(values: Mapping[str, Secret | str], kept: Mapping[str, Secret] = {}) -> dict[str, Secret]:
     for key, value in values.items():
-        if not KEY.fullmatch(key):
-            raise InvalidConfig(
-                f"the key {key[:64]!r} is none; it is letters, digits, dashes and underscores, beginning with a letter"
-            )
+        check_key(key)
         if not value:
             raise InvalidConfig(f"the value of key {key!r} is empty", field=key)
     if not values and not kept:

@@ -17,7 +17,13 @@ T = TypeVar("T")
 
 
 def with_broker(
-    run: Run, work: Callable[[Broker], Awaitable[T]], *, alone: bool = False, looking: bool = False, **more: Any
+    run: Run,
+    work: Callable[[Broker], Awaitable[T]],
+    *,
+    alone: bool = False,
+    looking: bool = False,
+    storeless: bool = False,
+    **more: Any,
 ) -> T:
     """Do work with a broker.
 
@@ -25,15 +31,17 @@ def with_broker(
         run: its mask learns each connector's secrets before a plugin gets them.
         work: called in an event loop of its own.
         alone: without system plugins, unless the store or the master key come from one: for calls that must be quick.
-        more: what else `open_broker` takes.
         looking: alone, and without what else runs beside a broker: it calls no vendor unless the work does.
+        storeless: the same, with nothing stored, and none made: for work that looks at this machine alone.
+        more: what else `open_broker` takes.
 
     Raises:
         KeyboardInterrupt: after the broker has closed, when interrupted.
     """
     from mooring.cli._loop import run_interruptible
 
-    opened = opening(run, alone=alone or looking, sweep=not looking, **more)
+    looking = looking or storeless
+    opened = opening(run, alone=alone or looking, sweep=not looking, storeless=storeless, **more)
 
     async def main() -> T:
         async with opened as broker:
@@ -45,7 +53,13 @@ def with_broker(
 
 
 def opening(
-    run: Run, *, alone: bool = False, refresh: bool = False, sweep: bool = True, **more: Any
+    run: Run,
+    *,
+    alone: bool = False,
+    refresh: bool = False,
+    sweep: bool = True,
+    storeless: bool = False,
+    **more: Any,
 ) -> AbstractAsyncContextManager[Broker]:
     """A broker of the settings that the environment has; see `with_broker`. It renews only if it lasts."""
     from mooring.assembly import open_broker, settings_from
@@ -57,6 +71,10 @@ def opening(
         "settings": settings,
         "opened": lambda secrets: run.mask.learn(*secrets),
     }
+    if storeless:
+        from mooring.store import MemoryStore
+
+        more |= {"store": MemoryStore(), "share_cache": False}
     return open_broker(
         **options, **more, refresh=refresh, sweep=sweep, system_plugins=() if alone and not needed else None
     )

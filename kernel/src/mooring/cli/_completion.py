@@ -112,14 +112,13 @@ def complete_event(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 def complete(read: Callable[[Broker], Awaitable[list[str]]], incomplete: str) -> list[str]:
     """Of what the store holds, what begins so; nothing where it cannot be read, and no store is made for it."""
-    from mooring.assembly import settings_from
     from mooring.cli._broker import with_broker
     from mooring.cli._edge import Run
+    from mooring.cli._guided import stored
     from mooring.errors import MooringError
 
     try:
-        settings = settings_from()
-        if settings.store is None and not settings.store_file.exists():
+        if not stored():
             return []
         return [one for one in with_broker(Run(), read, looking=True) if one.startswith(incomplete)]
     except MooringError:

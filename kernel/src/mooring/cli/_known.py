@@ -54,16 +54,17 @@ def check_id(routes: Sequence[Route], resource_types: Collection[str | None], te
     for route in routes:
         for kind in route.type.resource_types:
             if None in resource_types or kind.name in resource_types:
-                if (refusal := _refusal(route, kind, text)) is None:
+                if (refused := refusal(route, kind, text)) is None:
                     return
-                refusals[kind.name], forms[kind.name] = refusal, kind.formats
+                refusals[kind.name], forms[kind.name] = refused, kind.formats
     if len(refusals) == 1:
         raise next(iter(refusals.values()))
     if refusals:
         raise InvalidConfig(f"no resource type has ids of this form; {_told(forms)}", field="resource_id")
 
 
-def _refusal(route: Route, kind: ResourceType, text: str) -> InvalidConfig | None:
+def refusal(route: Route, kind: ResourceType, text: str) -> InvalidConfig | None:
+    """Why a resource type does not take an id of that form."""
     try:
         route.canonical(kind.name, text)
     except InvalidConfig as error:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     shell_complete=complete_resource_type,
     help="Reach only this resource type.",
 )
-@click.option("-i", "--resource-id", metavar="ID", help="Reach only this resource, in any of its accepted forms.")
+@click.option("--resource-id", metavar="ID", help="Reach only this resource, in any of its accepted forms.")
+@click.option("-i", "--interactive", is_flag=True, help="Ask for everything that is not given, and help with it.")
 @click.option("--auto-configure", is_flag=True, help="Take the configuration from this machine; fields say what.")
 @click.option("--all", "all_", is_flag=True, help="With --auto-configure: a connector for each thing that is found.")
 @click.option("--no-verify", is_flag=True, help="Do not ask the vendor whether it accepts the connector.")
@@ -66,6 +67,7 @@ def register(
     arguments: Sequence[str],
     type_: str | None,
     auth_method: str | None,
+    interactive: bool,
     auto_configure: bool,
     all_: bool,
     no_verify: bool,
@@ -84,11 +86,25 @@ def register(
     With --auto-configure --all, each thing on this machine that the type knows a way to becomes a connector, called as
     it is there, after NAME and a dash if NAME is given. One that fails, also because its name is taken, has its error
     in its row; the exit status is 7 if all of them failed.
+
+    With -i, it asks for what is not given, with the help and the default of each field, verifies, asks again for what
+    was wrong, and prints the command that does the same. Ctrl-C leaves nothing behind. It also reads its answers from
+    a pipe, a line each; there a wrong answer ends it.
     """
     run: Run = ctx.obj
     if all_ and not auto_configure:
         raise InvalidConfig("--all is for what --auto-configure finds; give both, or neither")
     registry = Registry()
+    rest |= {"labels": read_labels(labels), "expires_skew": expires_skew or timedelta(0), "verify": not no_verify}
+    if interactive:
+        from mooring.cli._register_guide import register_guided
+
+        if all_:
+            raise InvalidConfig("-i is about one connector, --all about many; give one of them")
+        rest |= {"expires_at": expires_at}
+        named = {"type_": type_, "auth_method": auth_method}
+        register_guided(ctx, registry, arguments, named, auto_configure=auto_configure, output=output, rest=rest)
+        return
     if type_ is None:
         raise InvalidConfig(f"name the connector type with --type; installed: {', '.join(registry.names()) or 'none'}")
     route = registry.route(type_)
@@ -103,7 +119,6 @@ def register(
     source.warn()
     if not auto_configure:
         config |= missing_secrets(fields.by_name.values(), config)
-    rest |= {"labels": read_labels(labels), "expires_skew": expires_skew or timedelta(0), "verify": not no_verify}
     if all_:
         from mooring.cli._register_all import register_all
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +12,13 @@ import click
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_secret
 from mooring.cli._edge import Run
+from mooring.cli._guided import INTRO, Guide, guiding, is_path, show_command, show_summary, stored
 from mooring.cli._lazy import LazyGroup, command
 from mooring.cli._output import Table, emit, output_option, say, short
-from mooring.cli._process import INTERRUPTED, begin
-from mooring.cli._secrets import Source, prompted
-from mooring.errors import InvalidConfig
-from mooring.types import ConfigField, Secret
+from mooring.cli._process import INTERRUPTED
+from mooring.cli._secrets import Source
+from mooring.errors import InvalidConfig, NameTaken
+from mooring.types import MASK, ConfigField, Secret
 
 if TYPE_CHECKING:
     from mooring.broker import Broker, Document
@@ -38,29 +40,75 @@ INTERACTIVE = click.option("-i", "--interactive", is_flag=True, help="Ask for ke
 
 
 @command("create")
-@click.argument("name")
+@click.argument("name", required=False)
 @VALUES
 @INTERACTIVE
 @output_option
-@click.pass_obj
-def create(run: Run, name: str, values: Sequence[str], interactive: bool, output: str) -> None:
+@click.pass_context
+def create(ctx: click.Context, /, name: str | None, values: Sequence[str], interactive: bool, output: str) -> None:
     """Seal values under a name.
 
     A VALUE - is read from standard input, @path from a file; @@ begins one that begins with @. It may refer to other
     secrets. A configuration refers to it as {{NAME.KEY}}, in any field; it is resolved when the connector is used.
+
+    With -i, it asks for the name and for keys and values, and prints the command that does the same. Ctrl-C leaves
+    nothing behind. It also reads its answers from a pipe, a line each.
     """
+    run: Run = ctx.obj
+    if interactive and name and "=" in name:
+        values, name = [name, *values], None
     given = _read(run, values)
-    if interactive or (not given and sys.stdin.isatty()):
-        given |= _asked(run, given)
+    if interactive or (name and not given and sys.stdin.isatty()):
+        _create_guided(ctx, name, values, given, output)
+        return
+    if name is None:
+        raise click.MissingParameter(ctx=ctx, param_type="argument", param_hint="NAME")
     if not given:
         raise InvalidConfig("a secret holds at least one key; give key=value, or -i to be asked")
+    _create(run, name, given, output)
 
-    async def work(broker: Broker) -> Document:
-        return await broker.named_secrets.create(name, given)
 
-    made = with_broker(run, work)
+def _create(run: Run, name: str, given: Mapping[str, Secret], output: str) -> None:
+    made = with_broker(run, lambda broker: broker.named_secrets.create(name, given))
     say(f"Created the secret {made.name!r}; refer to it as {_reference(made)}.")
     emit(output, _data(made), _table([made]))
+
+
+def _create_guided(
+    ctx: click.Context, name: str | None, values: Sequence[str], given: dict[str, Secret], output: str
+) -> None:
+    """Ask for what was not given, create it, and say how to do the same without questions."""
+    run: Run = ctx.obj
+    with guiding(run, "nothing was created") as guide:
+        if guide.person:
+            say(INTRO)
+        if name is None:
+            name = guide.ask("name", lambda text: _free(run, text), about="what to call the secret")
+        else:
+            _free(run, name)
+        asked = _asked(guide, run, given)
+        if not (given := given | {key: value for key, (value, _) in asked.items()}):
+            raise InvalidConfig("a secret holds at least one key; nothing was created")
+        show_summary([("name", name), *((key, MASK) for key in given)])
+        if not guide.confirm("Create it?"):
+            guide.give_up()
+        _create(run, name, given, output)
+    told = [f"{key}={path or '-'}" for key, (_, path) in asked.items()]
+    had = [one if is_path(one.partition("=")[2]) else f"{one.partition('=')[0]}=-" for one in values]
+    words = [*ctx.command_path.split(), name, *had, *told]
+    show_command(words, asks=any(word.endswith("=-") for word in words))
+
+
+def _free(run: Run, name: str) -> str:
+    """The name, if it is one and no secret has it. No store is made for it."""
+    from mooring.broker._register import check_name
+
+    check_name(name, "secret")
+    if stored():
+        names = [one.name for one in with_broker(run, lambda broker: broker.named_secrets.list(), looking=True)]
+        if name in names:
+            raise NameTaken(f"a secret named {name!r} exists already; choose another name, or update it")
+    return name
 
 
 @command("list")
@@ -113,7 +161,8 @@ def update(run: Run, name: str, values: Sequence[str], removed: Sequence[str], i
     """
     given: dict[str, Secret | None] = {**_read(run, values), **dict.fromkeys(removed)}
     if interactive:
-        given |= _asked(run, given)
+        with guiding(run, "nothing was changed") as guide:
+            given |= {key: value for key, (value, _) in _asked(guide, run, given).items()}
     if not given:
         raise InvalidConfig("nothing is changed; give key=value, --remove-key KEY, or -i to be asked")
     changed = with_broker(run, lambda broker: broker.named_secrets.update(name, given))
@@ -151,18 +200,28 @@ def _read(run: Run, values: Sequence[str]) -> dict[str, Secret]:
     return found
 
 
-def _asked(run: Run, had: dict[str, Any]) -> dict[str, Secret]:
-    """Keys and values from the terminal; an empty key ends it."""
-    if not sys.stdin.isatty():
-        raise InvalidConfig("-i asks on a terminal, and standard input is none; give key=value")
-    begin()  # the terminal shall show again what is typed
-    found: dict[str, Secret] = {}
-    while key := click.prompt("Key (empty to end)", default="", show_default=False, err=True).strip():
+def _asked(guide: Guide, run: Run, had: Mapping[str, Any]) -> dict[str, tuple[Secret, str]]:
+    """Keys, each with its value and the @FILE that it was read from, if any; an empty key ends it."""
+    found: dict[str, tuple[Secret, str]] = {}
+
+    from mooring.broker._secrets import check_key
+
+    def new(key: str) -> str:
         if key in had or key in found:
-            say(f"The key {key!r} was given already.")
-            continue
-        found[key] = Secret(prompted(_field(key)))
-        run.mask.learn(found[key].reveal())
+            raise InvalidConfig(f"the key {key!r} was given already")
+        if key:
+            check_key(key)
+        return key
+
+    def value(key: str, text: str) -> tuple[Secret, str]:
+        if text == "-":
+            raise InvalidConfig("type the value itself, or @FILE")
+        read = Source().read(_field(key), text)
+        run.mask.learn(read)
+        return Secret(read), text if is_path(text) else ""
+
+    while key := guide.ask("key", new, about="empty to end", default=""):
+        found[key] = guide.ask(f"value of {key}", partial(value, key), hidden=True)
     return found
 
 

@@ -12,9 +12,10 @@ from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete, complete_connector
 from mooring.cli._edge import Run
 from mooring.cli._fields import Fields, check_required, split, values
+from mooring.cli._guided import Guide, guiding, show_command, show_summary
 from mooring.cli._lazy import CONTEXT, command
 from mooring.cli._output import Table, Title, emit, output_option, say, short
-from mooring.cli._process import INTERRUPTED, begin
+from mooring.cli._process import INTERRUPTED
 from mooring.cli._register import one_name
 from mooring.cli._secrets import Source
 from mooring.cli._values import labels, span, written
@@ -25,20 +26,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Group",
+    "Guide",
     "Run",
     "Table",
     "Title",
-    "choose",
     "command",
     "complete",
     "complete_connector",
     "confirm",
     "emit",
     "fields",
+    "guiding",
     "labels",
     "output_option",
     "say",
     "short",
+    "show_command",
+    "show_summary",
     "span",
     "with_broker",
     "written",
@@ -82,21 +86,3 @@ def confirm(question: str, *, yes: bool) -> None:
     if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
         say("Nothing was changed.")
         raise click.exceptions.Exit(INTERRUPTED)
-
-
-def choose(what: str, choices: Sequence[tuple[str, str]]) -> str:
-    """One of several, by its number or its name, on a terminal; the first is the default."""
-    begin()  # the terminal shall show again what is typed
-    for number, (name, about) in enumerate(choices, 1):
-        click.echo(f"  {number}) {name}" + (f"  ({about})" if about else ""), err=True)
-    names = [name for name, _ in choices]
-
-    def chosen(text: str) -> str:
-        text = text.strip()
-        if text in names:
-            return text
-        if text.isdecimal() and 1 <= int(text) <= len(names):
-            return names[int(text) - 1]
-        raise click.BadParameter(f"give a number from 1 to {len(names)}, or a name")
-
-    return str(click.prompt(what, default="1", value_proc=chosen, err=True))

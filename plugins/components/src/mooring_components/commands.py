@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import click
 
 import mooring as m
 from mooring.cli import toolkit as t
-from mooring_components.components import Candidate, Component, Components
+from mooring_components.components import Component, Components
+from mooring_components.connecting import Choice, connect_guided
 from mooring_components.flavors import Flavors
 
 if TYPE_CHECKING:
@@ -102,54 +102,47 @@ def _connect(kind: str | None) -> click.Command:
     @click.option("--resource-id", metavar="ID", help="This resource, instead of what the component's fields say.")
     @click.option("-i", "--interactive", is_flag=True, help="Ask for the component, the connector and the resource.")
     @t.output_option
-    @click.pass_obj
+    @click.pass_context
     def connect(
-        run: Any, name: str | None, connector: str | None, resource_id: str | None, interactive: bool, output: str
+        ctx: click.Context,
+        /,
+        name: str | None,
+        connector: str | None,
+        resource_id: str | None,
+        interactive: bool,
+        output: str,
     ) -> None:
         """Connect a component to what it needs, by a connector that reaches it.
 
         Without --connector, each connector that may fit is asked; if one alone does, it is taken.
+
+        With -i, it asks for what is not given: the component, the connector, the resource; and prints the command that
+        does the same. Ctrl-C changes nothing.
         """
+        connected: list[tuple[Component, str | None]] = []
+
+        def work(name: str, connector: str | None, resource_id: str | None) -> None:
+            async def connect(broker: m.Broker) -> tuple[Component, str | None]:
+                components = Components(broker)
+                found = await components.get(name, kind)
+                made, _ = await components.connect(found.id, connector, resource_id=resource_id)
+                return made, await _connector_name(broker, made)
+
+            connected.append(t.with_broker(ctx.obj, connect))
+
         if interactive:
-            name, connector = _chosen(run, kind, name, connector, resource_id)
-        if name is None:
+            words = connect_guided(ctx, kind, Choice(name, connector, resource_id), work)
+        elif name is None:
             raise click.UsageError("name the component, or give -i to be asked")
-
-        async def work(broker: m.Broker) -> tuple[Component, str | None]:
-            components = Components(broker)
-            found = await components.get(name, kind)
-            made, _ = await components.connect(found.id, connector, resource_id=resource_id)
-            return made, await _connector_name(broker, made)
-
-        made, to = t.with_broker(run, work)
+        else:
+            work(name, connector, resource_id)
+        ((made, to),) = connected
         t.say(f"Connected the {made.type} {made.name!r} to {made.resource_id or 'what it reaches'} by {to!r}.")
         t.emit(output, _data(made, to), _table([(made, to)]))
+        if interactive:
+            t.show_command(words)
 
     return connect
-
-
-def _chosen(
-    run: Any, kind: str | None, name: str | None, connector: str | None, resource_id: str | None
-) -> tuple[str, str]:
-    """The component and the connector, asked for; connectors are shown with what came of asking them."""
-    if not sys.stdin.isatty():
-        raise m.InvalidConfig("-i asks on a terminal, and standard input is none; name the component and --connector")
-    if name is None:
-        found = t.with_broker(run, lambda broker: Components(broker).list(kind), alone=True)
-        if not found:
-            raise m.InvalidConfig("there is no component to connect; register one")
-        name = t.choose("Component", [(one.name, f"{one.type}, {one.flavor}") for one in found])
-    if connector is None:
-        asked = t.with_broker(run, lambda broker: Components(broker).candidates(name, resource_id=resource_id))
-        if not asked:
-            raise m.UnsupportedResource("no connector is for what it needs; register one: mooring connector register")
-        ordered = sorted(asked, key=lambda one: one.error is not None)
-        connector = t.choose("Connector", [(one.connector.name, _said(run, one)) for one in ordered])
-    return name, connector
-
-
-def _said(run: Any, candidate: Candidate) -> str:
-    return run.mask(candidate.error.message) if candidate.error else "reaches it"
 
 
 def _disconnect(kind: str | None) -> click.Command:

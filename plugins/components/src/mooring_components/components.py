@@ -166,6 +166,14 @@ class Components:
                 tasks.start_soon(ask, connector)
         return [asked[one.id] for one in found]
 
+    async def need(self, name: str) -> tuple[str, str | None]:
+        """The resource type that a component needs, and the id that its configuration says, if it says one.
+
+        Raises:
+            InvalidConfig: its flavor needs no connector.
+        """
+        return _need(*self._built(await self.get(name)), None)
+
     async def take_secret(self, name: str, secret: str) -> Component:
         """Have a component take a named secret instead of a connector."""
         document = await self._documents.get(name)
