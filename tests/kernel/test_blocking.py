@@ -61,7 +61,10 @@ def test_the_same_methods_with_the_same_arguments():
     def public(kind) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
-    assert public(Broker) - public(blocking.BlockingBroker) == {"close", "figures", "hold", "peek", "refresh"}
+    for_plugins = {"before_delete", "documents"}
+    assert public(Broker) - public(blocking.BlockingBroker) == {
+        "close", "figures", "hold", "peek", "refresh", *for_plugins
+    }  # fmt: skip
     assert public(blocking.BlockingBroker) <= public(Broker)
     for name in ("register", "update", "issue", "list", "verify", "explain"):
         ours, theirs = getattr(blocking.BlockingBroker, name), getattr(Broker, name)

@@ -203,6 +203,16 @@ async def audit(broker: m.Broker) -> None:
         pass
 
 
+async def resolve(broker: m.Broker) -> None:
+    name = f"s{next(numbers)}"
+    secrets = broker.named_secrets
+    await secrets.create(name, {"key": "a"})
+    await secrets.update(name, {"key": "b", "other": f"{{{{{name}.key}}}}"})
+    found = await broker.resolve({"field": f"{{{{{name}.other}}}}"})
+    assert found == {"field": "b"}
+    await secrets.delete(name)
+
+
 numbers = itertools.count()
 VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "register": lambda broker: broker.register(f"c{next(numbers)}", type="fake", auth_method="key"),
@@ -219,6 +229,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "discover cached": discover_cached,
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
+    "resolve": resolve,
     "sweep": lambda broker: broker.sweep(),
     "unremoved": lambda broker: broker.unremoved(),
     "client": client,

@@ -82,11 +82,12 @@ class NamedSecrets:
         return found
 
     async def _users(self, name: str) -> Sequence[str]:
-        """The connectors and secrets that refer to a secret."""
+        """The connectors and other secrets that refer to a secret."""
         connectors, secrets = await self._desk.connectors(), await self._documents.list()
+        others = [one for one in secrets if one.name != name]
         return [
             *[f"connector {one.name}" for one in connectors if name in await self._referred(one.id)],
-            *[f"secret {one.name}" for one in secrets if name in references(await self._documents.open(one.id))],
+            *[f"secret {one.name}" for one in others if name in references(await self._documents.open(one.id))],
         ]
 
     async def _referred(self, connector_id: str) -> set[str]:
