@@ -228,6 +228,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "verify": lambda broker: broker.verify("mine"),
     "discover": discover,
     "discover cached": discover_cached,
+    "recall": lambda broker: broker.recall("mine"),
     "issue": lambda broker: broker.issue("mine", **A),
     "explain": lambda broker: broker.explain("mine", **A),
     "resolve": resolve,

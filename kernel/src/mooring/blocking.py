@@ -131,6 +131,7 @@ class BlockingBroker:
     delete = _waiting(Broker.delete)
     verify = _waiting(Broker.verify)
     explain = _waiting(Broker.explain)
+    recall = _waiting(Broker.recall)
     resolve = _waiting(Broker.resolve)
     discard = _waiting(Broker.discard)
     unremoved = _waiting(Broker.unremoved)

@@ -4,12 +4,15 @@ import base64
 import json
 import os
 import pty
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +150,43 @@ def test_completion_scripts(process, shell) -> None:
     assert "_MOORING_COMPLETE" in process("completion", shell).stdout
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "breaks", "shown"),
+    [
+        ("mooring issue one -i a", " \t\n=:", ["a://b/c"]),
+        ("mooring issue one -i a:", " \t\n=:", ["//b/c"]),
+        ("mooring issue one -i a://b", " \t\n=:", ["//b/c"]),
+        ("mooring issue one -i a://b", " \t\n=", ["a://b/c"]),
+        ("mooring issue one --resource-id=a://b", " \t\n=:", ["//b/c"]),
+        ("mooring issue one --resource-id=a", " \t\n=:", ["a://b/c"]),
+        ("mooring issue one -i 'x", " \t\n=:", []),
+        ("mooring issue o", " \t\n=:", ["one"]),
+    ],
+)
+def test_bash_completes_ids_with_colons(registered, line: str, breaks: str, shown: list[str], tmp_path: Path) -> None:
+    """By the real bash, the script that we print, and a store in which that was found."""
+    found = tmp_path / "found.py"
+    found.write_text(
+        "from mooring.broker import Broker\nfrom mooring.types import Resource\n"
+        "async def recall(self, connector=None, **_): return [Resource(type='acme-bucket', id='a://b/c')]\n"
+        "Broker.recall = recall\nfrom mooring.cli import main\nmain()\n"
+    )
+    command = tmp_path / "mooring"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{found}" "$@"\n')
+    command.chmod(0o755)
+    words = re.findall(r"[:=]+|[^\s:=]+", line) if ":" in breaks else re.findall(r"=|[^\s=]+", line)
+    script = (
+        'eval "$(mooring completion bash)"; COMP_WORDBREAKS=$1; COMP_LINE=$2; COMP_POINT=${#2}; shift 2\n'
+        'COMP_WORDS=("$@")\n'
+        'COMP_CWORD=$(($# - 1)); _mooring_completion mooring; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = ["bash", "--norc", "-c", script, "bash", breaks, line, *words]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (shown, "")
+
+
 def test_completion_names_commands_types_and_connectors(cli, registered) -> None:
     def complete(words: str) -> list[str]:
         environment = os.environ | {"_MOORING_COMPLETE": "bash_complete", "COMP_WORDS": words}
@@ -162,6 +202,9 @@ def test_completion_names_commands_types_and_connectors(cli, registered) -> None
     for command in ("connector describe", "connector update", "connector delete", "issue"):
         assert complete(f"mooring {command} o") == ["one"]
     assert complete("mooring connector describe x") == []
+    assert complete("mooring issue one -r acme-bucket -i f") == ["first"]
+    assert complete("mooring connector list-resources -n one -i ") == ["4711", "first", "second"]
+    assert complete("mooring login nobody -i ") == []
     assert complete("mooring issue one -r acme-") == ["acme-account", "acme-bucket"]
     assert complete("mooring connector register -t acme -a ") == ["key", "role"]
     assert {"json", "yaml", "env"} <= set(complete("mooring issue one --format "))

@@ -43,7 +43,7 @@ from mooring.records import LIVE, Lease, LeaseState, Logged
 from mooring.references import resolve
 from mooring.registry import Plugin, Registry
 from mooring.store import Connectors, UndoEntry
-from mooring.types import Access, Config, Connector, ConnectorType, Identity, Secret, instant, split_config
+from mooring.types import Access, Config, Connector, ConnectorType, Identity, Resource, Secret, instant, split_config
 from mooring.vault import BackupNote, Place
 
 
@@ -371,6 +371,19 @@ class Broker:
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id, match=patterns)
         async with _discover.discover(self._desk, found, wanted, cached=cached, refresh=refresh) as replies:
             yield replies
+
+    async def recall(
+        self, connector: str | None = None, *, resource_type: str | None = None, most: int = 1000
+    ) -> Sequence[Resource]:
+        """What connectors were found to reach, whatever its age. Asks nobody.
+
+        Args:
+            connector: only this one.
+            resource_type: only this resource type.
+            most: not more than this of a resource type of a connector.
+        """
+        found = [await self._desk.find(connector)] if connector is not None else await _listed(self._desk, None)
+        return await _discover.recall(self._desk, found, resource_type, most)
 
     async def _id(self, name: str) -> str:
         try:

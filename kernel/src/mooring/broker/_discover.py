@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from mooring.broker._desk import Desk
 from mooring.errors import MooringError, PluginError, RecordDamaged, UnknownConnectorType
 from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, UnitDiscovered
 from mooring.store import Connectors
-from mooring.types import Connector
+from mooring.types import Connector, Resource
 
 __all__ = ["Cost", "Discovery", "Failed", "Filter", "Finished", "Found", "discover", "may_reach"]
 
@@ -70,6 +70,18 @@ async def _read(desk: Desk, replies: Any, connectors: int, began: float, id: str
             took=desk.since(began),
         )
     )
+
+
+async def recall(
+    desk: Desk, connectors: Iterable[Connector], resource_type: str | None, most: int
+) -> Sequence[Resource]:
+    """What was found before, by connector and resource type."""
+    found: list[Resource] = []
+    for connector in connectors:
+        kinds = {look.resource_type for look in await desk.store.findings.looks(connector) if look.resource_type}
+        for kind in sorted(kinds if resource_type is None else kinds & {resource_type}):
+            found += [resource for _, resource in await desk.store.findings.found(connector, kind, most=most)]
+    return found
 
 
 def may_reach(desk: Desk, connector: Connector, wanted: Filter) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -63,6 +64,10 @@ class App(LazyGroup):
         def work() -> Any:
             width()  # of a MOORING_COLUMNS that is none, before anything is done
             _check_text(given)
+            if "_MOORING_COMPLETE" in os.environ:
+                from mooring.cli._bash import enlist
+
+                enlist()
             code = super(App, self).main(list(given), obj=run, **extra)
             sys.stdout.flush()
             return code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
+    from mooring.cli._bash import enlist
+
+    enlist()
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"this version of click has no completion for {shell}", ctx)
@@ -88,6 +91,19 @@ def complete_secret(_ctx: click.Context, _param: click.Parameter, incomplete: st
         return [one.name for one in await broker.named_secrets.list()]
 
     return complete(names, incomplete)
+
+
+def complete_resource(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids of what was found before: of the connector and resource type that stand on the line, if they do."""
+    named = ctx.params.get("name") or ctx.params.get("connector") or ctx.params.get("names")
+    connectors = [named] if isinstance(named, str) else list(named or ())
+
+    async def ids(broker: Broker) -> list[str]:
+        about: dict[str, Any] = {"resource_type": ctx.params.get("resource_type")}
+        found = [await broker.recall(one, **about) for one in connectors] or [await broker.recall(**about)]
+        return sorted({resource.id for resources in found for resource in resources})
+
+    return complete(ids, incomplete)
 
 
 def complete_lease(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -15,7 +15,7 @@ import click
 from mooring.assembly import settings_from
 from mooring.broker._desk import checked, guard
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector, complete_resource_type
+from mooring.cli._completion import complete_connector, complete_resource, complete_resource_type
 from mooring.cli._edge import Run
 from mooring.cli._environment import owner, secrets_of
 from mooring.cli._lazy import command
@@ -127,7 +127,13 @@ def _kept(change: LoginChange) -> str:
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only of this resource type."
 )
-@click.option("-i", "--resource-id", metavar="ID", help="Only of this resource, in its canonical form.")
+@click.option(
+    "-i",
+    "--resource-id",
+    metavar="ID",
+    shell_complete=complete_resource,
+    help="Only of this resource, in its canonical form.",
+)
 @click.option("--file", type=FILE, help="The tool's configuration file, if login was given one.")
 def logout(name: str, resource_type: str | None, resource_id: str | None, file: Path | None) -> None:
     """Take back what login wrote for a connector, and nothing else. The connector itself stays, or may be gone."""

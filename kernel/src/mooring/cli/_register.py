@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_auth_method, complete_resource_type, complete_type
+from mooring.cli._completion import complete_auth_method, complete_resource, complete_resource_type, complete_type
 from mooring.cli._edge import Run
 from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     shell_complete=complete_resource_type,
     help="Reach only this resource type.",
 )
-@click.option("--resource-id", metavar="ID", help="Reach only this resource, in any of its accepted forms.")
+@click.option(
+    "--resource-id",
+    metavar="ID",
+    shell_complete=complete_resource,
+    help="Reach only this resource, in any of its accepted forms.",
+)
 @click.option("-i", "--interactive", is_flag=True, help="Ask for everything that is not given, and help with it.")
 @click.option("--auto-configure", is_flag=True, help="Take the configuration from this machine; fields say what.")
 @click.option("--all", "all_", is_flag=True, help="With --auto-configure: a connector for each thing that is found.")

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_connector, complete_resource_type, complete_type
+from mooring.cli._completion import complete_connector, complete_resource, complete_resource_type, complete_type
 from mooring.cli._edge import FAILED, Run
 from mooring.cli._known import check_id, check_known, connectors_routes, left_out
 from mooring.cli._lazy import command
@@ -37,7 +37,13 @@ SHOWN = 10
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only resources of this type."
 )
-@click.option("-i", "--resource-id", metavar="ID", help="Only this resource, in any of its accepted forms.")
+@click.option(
+    "-i",
+    "--resource-id",
+    metavar="ID",
+    shell_complete=complete_resource,
+    help="Only this resource, in any of its accepted forms.",
+)
 @click.option(
     "-n",
     "--connector",
@@ -249,7 +255,7 @@ def _refresh(choice: Choice, reach: Reach, *, refresh: bool) -> None:
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only for this resource type."
 )
-@click.option("-i", "--resource-id", metavar="ID", help="Only for this resource.")
+@click.option("-i", "--resource-id", metavar="ID", shell_complete=complete_resource, help="Only for this resource.")
 @click.option("-v", "--verify-only", is_flag=True, help="Do not list what it reaches.")
 @output_option
 @click.pass_obj

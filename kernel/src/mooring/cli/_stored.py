@@ -12,15 +12,21 @@ import click
 from mooring.broker._revoke import may_be_later
 from mooring.broker._undo import step_of
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type, complete_type
+from mooring.cli._completion import (
+    complete_auth_method,
+    complete_connector,
+    complete_resource,
+    complete_resource_type,
+    complete_type,
+)
 from mooring.cli._edge import Run
 from mooring.cli._known import check_id, check_known, connectors_routes
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._shown import as_data, as_table
-from mooring.cli._values import remaining, wanted_labels
-from mooring.errors import UnknownConnector
+from mooring.cli._values import counted, remaining, wanted_labels
+from mooring.errors import InvalidConfig, UnknownConnector
 
 if TYPE_CHECKING:
     from mooring.broker import Broker
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from mooring.types import Connector, Secret
 
 MULTIPLE = "<multiple>"
+PAGE = 50
+"""Connectors."""
 COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
@@ -46,7 +54,11 @@ COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME
     help="That reach this resource type.",
 )
 @click.option(
-    "-i", "--resource-id", metavar="ID", help="Scoped to a resource that is or contains this one, or to none."
+    "-i",
+    "--resource-id",
+    metavar="ID",
+    shell_complete=complete_resource,
+    help="Scoped to a resource that is or contains this one, or to none.",
 )
 @click.option(
     "-l",
@@ -57,6 +69,7 @@ COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME
     help="With this label, whose value may be a pattern, such as 'da*'; repeatable.",
 )
 @click.option("-n", "--name", metavar="PATTERN", help="With a name like this, such as 'prod-*'.")
+@click.option("--page", type=click.IntRange(min=1), metavar="N", help=f"Only the Nth page, of {PAGE} connectors.")
 @output_option
 @click.pass_obj
 def list_(
@@ -67,6 +80,7 @@ def list_(
     resource_id: str | None,
     labels: Sequence[str],
     name: str | None,
+    page: int | None,
     output: str,
 ) -> None:
     """List the registered connectors.
@@ -94,6 +108,12 @@ def list_(
         return found, broker.registry
 
     found, registry = with_broker(run, work, looking=True)
+    if page is not None:
+        of, pages = counted(len(found), "connector"), max(1, -(-len(found) // PAGE))
+        if page > pages:
+            raise InvalidConfig(f"there is no page {page} of {of}; the last one is {pages}", field="page")
+        found[:] = found[(page - 1) * PAGE : page * PAGE]
+        say(f"Page {page} of {pages}, of {of}.")
     emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
     for error in found.damaged[:-1]:
         say(f"Error: {run.told(error)}")

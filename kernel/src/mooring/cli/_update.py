@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource_type
+from mooring.cli._completion import complete_auth_method, complete_connector, complete_resource, complete_resource_type
 from mooring.cli._edge import Run
 from mooring.cli._fields import check_required, fields_for, split, values
 from mooring.cli._lazy import command
@@ -46,7 +46,9 @@ CLEARED = ("resource_type", "resource_id", "expires_at", "ttl")
     shell_complete=complete_resource_type,
     help="Reach only this resource type; '' for all.",
 )
-@click.option("-i", "--resource-id", metavar="ID", help="Reach only this resource; '' for all.")
+@click.option(
+    "-i", "--resource-id", metavar="ID", shell_complete=complete_resource, help="Reach only this resource; '' for all."
+)
 @click.option("--remove", metavar="FIELD", multiple=True, help="Remove an optional field; repeatable.")
 @click.option(
     "-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Set it; KEY= removes it. Repeatable."

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
-from mooring.cli._completion import complete_connector, complete_resource_type
+from mooring.cli._completion import complete_connector, complete_resource, complete_resource_type
 from mooring.cli._lazy import Command
 from mooring.cli._values import to_span
 from mooring.types import ACCESSES
@@ -49,6 +49,7 @@ def wish_options(command: F) -> F:
             "-i",
             "--resource-id",
             metavar="ID",
+            shell_complete=complete_resource,
             help="The resource, in any form that describe-type lists, such as s3://bucket/prefix/.",
         ),
         click.option(

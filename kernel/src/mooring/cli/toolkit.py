@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete, complete_connector
+from mooring.cli._completion import complete, complete_connector, complete_resource
 from mooring.cli._edge import Run
 from mooring.cli._fields import Fields, check_required, split, values
 from mooring.cli._guided import Guide, guiding, show_command, show_summary
@@ -33,6 +33,7 @@ __all__ = [
     "command",
     "complete",
     "complete_connector",
+    "complete_resource",
     "confirm",
     "emit",
     "fields",

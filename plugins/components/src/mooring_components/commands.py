@@ -47,7 +47,12 @@ def _register(kind: str | None) -> click.Command:
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
     @click.option("-f", "--flavor", required=True, metavar="FLAVOR", help="Its kind; see: mooring component flavors.")
     @click.option("--connector", metavar="NAME", help="Connect it to this connector.")
-    @click.option("--resource-id", metavar="ID", help="Connect it to this, instead of what its fields say.")
+    @click.option(
+        "--resource-id",
+        metavar="ID",
+        shell_complete=t.complete_resource,
+        help="Connect it to this, instead of what its fields say.",
+    )
     @click.option("--authentication-secret", "secret", metavar="NAME", help="Take this secret instead of a connector.")
     @click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Repeatable.")
     @t.output_option
@@ -99,7 +104,12 @@ def _connect(kind: str | None) -> click.Command:
     @t.command("connect")
     @click.argument("name", required=False, shell_complete=_names(kind))
     @click.option("-c", "--connector", metavar="NAME", shell_complete=t.complete_connector, help="The connector.")
-    @click.option("--resource-id", metavar="ID", help="This resource, instead of what the component's fields say.")
+    @click.option(
+        "--resource-id",
+        metavar="ID",
+        shell_complete=t.complete_resource,
+        help="This resource, instead of what the component's fields say.",
+    )
     @click.option("-i", "--interactive", is_flag=True, help="Ask for the component, the connector and the resource.")
     @t.output_option
     @click.pass_context
