@@ -80,7 +80,7 @@ clean:
 
 .venv/.runtime: .venv/.python $(MANIFESTS)
 	@echo "installing mooring and its plugins into .venv ..." >&2
-	@$(PIP) --constraint constraints.txt $(DISTRIBUTIONS:%=-e ./%)
+	@$(PIP) --constraint constraints.txt $(DISTRIBUTIONS:%=-e ./%) "s3fs>=2026.1"
 	@touch $@
 
 .venv/.dev: .venv/.runtime

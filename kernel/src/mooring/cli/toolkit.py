@@ -58,7 +58,7 @@ class Group(click.Group):
 
 
 def fields(
-    run: Run, arguments: Sequence[str], config: type[Config], options: Sequence[str], *, about: str
+    run: Run, arguments: Sequence[str], config: type[Config], options: Sequence[str], *, about: str, whole: bool = True
 ) -> tuple[str, dict[str, Any]]:
     """A name and the fields of a configuration, from what click did not know.
 
@@ -68,6 +68,7 @@ def fields(
         config: what the fields are of.
         options: click's own, for suggestions.
         about: the command that shows the fields, for errors.
+        whole: whether all that are required must be there.
 
     Raises:
         InvalidConfig: a field is unknown, malformed or missing. Never says a value.
@@ -75,7 +76,8 @@ def fields(
     known = Fields(by_name={one.name: one for one in fields_of(config)}, elsewhere={}, about=about)
     positional, given = split(arguments, known, options)
     name = one_name(positional)
-    check_required(known, given)
+    if whole:
+        check_required(known, given)
     source = Source()
     found = values(given, source, run.mask)
     source.warn()

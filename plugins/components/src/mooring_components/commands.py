@@ -35,8 +35,8 @@ def as_code() -> list[click.Command]:
 
 def _group(kind: str | None, title: str) -> click.Group:
     group = t.Group(kind or "component", help=title)
-    for command in (_register(kind), _connect(kind), _disconnect(kind), _list(kind), _describe(kind), _delete(kind)):
-        group.add_command(command)
+    for make in (_register, _update, _connect, _disconnect, _list, _describe, _delete):
+        group.add_command(make(kind))
     if kind is None:
         group.add_command(_flavors())
     return group
@@ -98,6 +98,57 @@ def _register(kind: str | None) -> click.Command:
         option = click.option("-t", "--type", "type_", metavar="TYPE", help="The component type.")
         return option(register)
     return register
+
+
+def _update(kind: str | None) -> click.Command:
+    @t.command("update", fields=True)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
+    @click.option("--remove", metavar="FIELD", multiple=True, help="Remove an optional field; repeatable.")
+    @click.option(
+        "-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="All its labels, anew. Repeatable."
+    )
+    @click.option("--authentication-secret", "secret", metavar="NAME", help="Take this secret instead of a connector.")
+    @t.output_option
+    @click.pass_context
+    def update(
+        ctx: click.Context,
+        /,
+        arguments: Sequence[str],
+        remove: Sequence[str],
+        labels: Sequence[str],
+        secret: str | None,
+        output: str,
+    ) -> None:
+        """Change a component; what is not named stays. A connected one is connected anew, or not changed."""
+        run = ctx.obj
+        name, *_ = arguments or ("--",)
+        if name.startswith("-"):
+            raise m.InvalidConfig(f"write the NAME before its fields: mooring {kind or 'component'} update NAME ...")
+        before = t.with_broker(run, lambda broker: Components(broker).get(name, kind), alone=True)
+        options = [option for param in ctx.command.params for option in param.opts]
+        about = f"mooring component flavors {before.type} {before.flavor}"
+        flavor = Flavors().find(before.type, before.flavor)
+        _, config = t.fields(run, arguments, flavor.config, options, about=about, whole=False)
+        known = [one.name for one in m.types.fields_of(flavor.config)]
+        for field in (one.replace("-", "_") for one in remove):
+            if field not in known:
+                raise m.InvalidConfig(f"there is no field {field!r}; {m.errors.suggest(field, known)}", field=field)
+            config[field] = None
+        if not config and not labels and secret is None:
+            raise m.InvalidConfig("there is nothing to change; name a field or an option")
+
+        async def work(broker: m.Broker) -> tuple[Component, str | None]:
+            components = Components(broker)
+            made = await components.configure(before.id, config, labels=t.labels(labels) if labels else None)
+            if secret is not None:
+                made = await components.take_secret(before.id, secret)
+            return made, await _connector_name(broker, made)
+
+        made, to = t.with_broker(run, work)
+        t.say(f"Updated the {made.type} {made.name!r}.")
+        t.emit(output, _data(made, to), _table([(made, to)]))
+
+    return update
 
 
 def _connect(kind: str | None) -> click.Command:
