@@ -30,7 +30,46 @@ KUBECTL = ("issue", "cluster", "-r", "kubernetes-cluster", "-i", "c", "--access"
 """What `mooring login` has kubectl call."""
 
 
+MANY = 1000
+LISTINGS = {
+    "list_page_wall": ("connector", "list", "--page", "1"),
+    "list_json_wall": ("connector", "list", "-o", "json"),
+    "list_table_wall": ("connector", "list"),
+    "list_components_wall": ("artifact-store", "list", "-o", "json"),
+}
+"""With that many connectors, and as many artifact stores."""
+
+
 def figures() -> Iterator[Figure]:
+    """What people wait for, then what programs do."""
+    yield from listings()
+    yield from issuing()
+
+
+def listings() -> Iterator[Figure]:
+    """`--help`, and listings of many."""
+    with tempfile.TemporaryDirectory() as home:
+        anyio.run(_register_many, Path(home))
+        environment = {"MOORING_HOME": home}
+        for name, command in ({"help_wall": ("--help",)} | LISTINGS).items():
+            ratio, ours, theirs = against((*MOORING, *command), YARDSTICK, environment)
+            yield Figure(name, ratio, _times(ours, theirs))
+
+
+async def _register_many(home: Path) -> None:
+    from mooring_components import Components
+
+    config = {"region": "eu-west-1", "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "s" * 40}
+    async with mooring.open_broker(settings=Settings(home=home), system_plugins=[]) as broker:
+        components = Components(broker)
+        for number in range(MANY):
+            name = f"account-{number:04}"
+            await broker.register(name, type="aws", auth_method="secret-key", config=config, verify=False)
+            store = {"path": f"s3://bucket-{number:04}"}
+            await components.register(name, type="artifact-store", flavor="s3", config=store)
+
+
+def issuing() -> Iterator[Figure]:
     """`list-types`, and `issue` of credentials that another process left in the cache."""
     with tempfile.TemporaryDirectory() as home:
         environment = {"MOORING_HOME": home, "DOCKER_CONFIG": home}

@@ -114,7 +114,8 @@ def list_(
             raise InvalidConfig(f"there is no page {page} of {of}; the last one is {pages}", field="page")
         found[:] = found[(page - 1) * PAGE : page * PAGE]
         say(f"Page {page} of {pages}, of {of}.")
-    emit(output, [as_data(one, registry) for one in found], Table(COLUMNS, [_row(one, registry) for one in found]))
+    rows = (_row(one, registry) for one in found)
+    emit(output, (as_data(one, registry) for one in found), *([Table(COLUMNS, list(rows))] if output == "table" else []))
     for error in found.damaged[:-1]:
         say(f"Error: {run.told(error)}")
     if found.damaged:
