@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aws_checks as aws
+import components_checks as components
 import docker_checks as docker
 import kernel_checks as kernel
 import kubernetes_checks as kubernetes
@@ -51,6 +52,18 @@ TARGETS: dict[str, Target] = {
         parsers=("mooring.globs:is_pattern", "mooring.globs:overlap", "mooring.globs:matches"),
         inputs=kernel.PATTERNS,
         check=kernel.check_patterns,
+    ),
+    "references": Target(
+        parsers=("mooring.references:references", "mooring.references:resolve"),
+        inputs=components.REFERENCES,
+        check=components.check_references,
+        large=str,
+    ),
+    "mooring-yaml": Target(
+        parsers=("mooring_components.documents:read",),
+        inputs=components.DOCUMENTS,
+        check=components.check_document,
+        slow=True,
     ),
     "secret": Target(
         parsers=("mooring.types:Secret.__init__",),

@@ -20,6 +20,7 @@ SOURCES = [
     for folder in (
         "kernel/src",
         "plugins/aws/src",
+        "plugins/components/src",
         "plugins/docker/src",
         "plugins/kubernetes/src",
     )
@@ -42,6 +43,7 @@ ELSEWHERE: dict[str, str] = {
     "mooring.testing._conformance:ConnectorConformance.test_the_endpoint_is_pure": "it reads what it has written",
     "mooring_aws.endpoints:host_of": "tests/plugins/aws/test_settings.py",
     "mooring_aws.ids:account_of_session": "tests/plugins/aws/test_calls.py: whose keys a store says that it makes",
+    "mooring_components.components:_component": "tests/plugins/components/test_components.py: a damaged record",
     "mooring.store._findings:SqliteFindings.found": "tests/kernel/test_findings.py: damaged records",
     "mooring.store._findings:SqliteFindings._looks": "tests/kernel/test_findings.py: damaged records",
     "mooring_aws.ids:account_of_key": "tests/plugins/aws/test_session.py: whose limits a call counts against",

@@ -126,6 +126,8 @@ async def test_what_fails_half_way_is_finished_by_the_next(written: Any) -> None
         ("type: fake", "type: fak", ":3: connectors.one: "),
         ("{team: ml}", "{team: ml", "this is not YAML"),
         ("version: 1", "version: 2", ":1: version: "),
+        ("size: 2", "size: 2026-13-45", ": a number or date that cannot be; quote it for a text"),
+        ("{team: ml}", "&a {team: ml}\n    config: *a", ":7: an alias (*name) is not taken here"),
         ("size: 2", "size: x", "connectors.one: field 'size' is malformed"),
         ('"{{shared.key}}"', '"{{shared.kee}}"', ":10: connectors.two: field 'key' refers to 'shared.kee'"),
     ],

@@ -115,7 +115,9 @@ def list_(
         found[:] = found[(page - 1) * PAGE : page * PAGE]
         say(f"Page {page} of {pages}, of {of}.")
     rows = (_row(one, registry) for one in found)
-    emit(output, (as_data(one, registry) for one in found), *([Table(COLUMNS, list(rows))] if output == "table" else []))
+    emit(
+        output, (as_data(one, registry) for one in found), *([Table(COLUMNS, list(rows))] if output == "table" else [])
+    )
     for error in found.damaged[:-1]:
         say(f"Error: {run.told(error)}")
     if found.damaged:

@@ -78,9 +78,7 @@ class Source(msgspec.Struct, frozen=True):
 
     def at(self, *path: str) -> str:
         """Where a part stands, or the nearest above it: for errors."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return f"{self.path}:{self.lines.get(path, 1)}"
+        return f"{self.path}:{_line(self.lines, path)}"
 
 
 def read(path: Path) -> Source:
@@ -129,7 +127,7 @@ def _plain(text: str, shown: str, lines: dict[Path_, int]) -> Any:
 
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return None if node is None else _value(node, (), shown, lines)
+        return None if node is None else _value(node, (), shown, lines, set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, problem = (mark.line + 1 if mark else 1), error.problem or "it cannot be read"
@@ -138,10 +136,13 @@ def _plain(text: str, shown: str, lines: dict[Path_, int]) -> Any:
     raise m.InvalidConfig(f"{shown}:{line}: this is not YAML: {problem}")
 
 
-def _value(node: Any, path: Path_, shown: str, lines: dict[Path_, int]) -> Any:
+def _value(node: Any, path: Path_, shown: str, lines: dict[Path_, int], seen: set[int]) -> Any:
     """The value of a node; aliases are refused, by which a short text could stand for an endless one."""
     import yaml
 
+    if id(node) in seen:
+        raise m.InvalidConfig(f"{shown}:{_line(lines, path)}: an alias (*name) is not taken here; write it out")
+    seen.add(id(node))
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
@@ -153,15 +154,25 @@ def _value(node: Any, path: Path_, shown: str, lines: dict[Path_, int]) -> Any:
             if name in found:
                 raise m.InvalidConfig(f"{shown}:{line}: {'.'.join([*path, name])} is there twice; remove one")
             lines[*path, name] = line
-            found[name] = _value(value, (*path, name), shown, lines)
+            found[name] = _value(value, (*path, name), shown, lines, seen)
         return found
     if isinstance(node, yaml.SequenceNode):
-        return [_value(one, (*path, str(number)), shown, lines) for number, one in enumerate(node.value)]
+        return [_value(one, (*path, str(number)), shown, lines, seen) for number, one in enumerate(node.value)]
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
+    except (ValueError, OverflowError):
+        pass
     finally:
         loader.dispose()
+    raise m.InvalidConfig(f"{shown}:{node.start_mark.line + 1}: a number or date that cannot be; quote it for a text")
+
+
+def _line(lines: Mapping[Path_, int], path: Path_) -> int:
+    """The line of a part, or of the nearest above it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
 
 
 KNOWN: Mapping[str, type[msgspec.Struct]] = {"connectors": ConnectorEntry, "components": ComponentEntry}
