@@ -167,6 +167,8 @@ def _command(command: click.Command, context: click.Context, full: str) -> Itera
     yield inspect.cleandoc(command.help or "").replace("\b\n", "")
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     yield table(("Option", "Meaning"), [_option(one, context) for one in options])
+    if examples := getattr(command, "examples", ()):
+        yield code("\n".join(examples), "sh")
 
 
 def _option(option: click.Option, context: click.Context) -> tuple[str, str]:

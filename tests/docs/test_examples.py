@@ -14,9 +14,11 @@ import pytest
 
 from mooring.cli._app import make_app
 from mooring.cli._edge import Run
-from mooring.cli._fields import fields_for, split
+from mooring.cli._fields import Fields, fields_for, split
 from mooring.errors import MooringError
 from mooring.registry import Registry
+from mooring.types import fields_of
+from mooring_components.flavors import Flavors
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
@@ -151,7 +153,17 @@ def parse(group: click.Group, context: click.Context, words: list[str], *, whole
 
 
 def check_fields(command: click.Command, context: click.Context) -> None:
-    """`register` and `update` take an auth method's fields as options."""
+    """`register` and `update` take an auth method's fields as options, or a flavor's."""
+    options = [option for param in command.params for option in param.opts]
+    group = context.parent.info_name if context.parent else None
+    if group not in ("connector", "service-connector"):
+        if flavor := context.params.get("flavor"):
+            kind = context.params.get("type_") or group
+            found = Flavors().find(str(kind), flavor)
+            fields = Fields({one.name: one for one in fields_of(found.config)}, {}, about="")
+            positional, _ = split(context.params["arguments"], fields, options)
+            assert len(positional) <= 1
+        return
     registry = Registry()
     kind = context.params.get("type_") or "aws"
     if kind not in registry.names():
@@ -159,7 +171,6 @@ def check_fields(command: click.Command, context: click.Context) -> None:
     route = registry.route(kind)
     named = context.params.get("auth_method")
     methods = [route.auth_method(named)] if named else list(route.type.auth_methods)
-    options = [option for param in command.params for option in param.opts]
     try:
         positional, _ = split(context.params["arguments"], fields_for(route, methods), options)
     except MooringError as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORMATS = ("json", *SHELLS)
 
 
-@click.command("agent", cls=Several)
+@click.command("agent", cls=Several, examples=("mooring agent prod -r s3-bucket -i s3://team-models",))
 @several_wishes("CONNECTOR...")
 @click.option("-f", "--format", "format", type=click.Choice(FORMATS), default="env", show_default=True,
               help="How to write the variables.")  # fmt: skip

@@ -34,7 +34,7 @@ group = LazyGroup(
 )
 
 
-@command("list")
+@command("list", examples=("mooring audit list --connector prod",))
 @click.option(
     "--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Only what came after this entry."
 )
@@ -94,7 +94,7 @@ def _row(line: AuditLine) -> tuple[str, ...]:
     )
 
 
-@command("verify")
+@command("verify", examples=("mooring audit verify",))
 @click.option("--expect", metavar="DIGEST", help="What an earlier verify printed: it must be in the log still.")
 @output_option
 @click.pass_obj
@@ -118,7 +118,7 @@ def verify(run: Run, expect: str | None, output: str) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-@command("trace")
+@command("trace", examples=("mooring audit trace @found-in-a-log.txt",))
 @click.argument("source", metavar="-|@FILE", default="-")
 @output_option
 @click.pass_obj

@@ -24,7 +24,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 group = LazyGroup("store", help="What is stored.", places={"check": "_backup:check"})
 
 
-@command("backup")
+@command("backup", examples=("mooring backup store.backup",))
 @click.argument("file", type=FILE)
 @output_option
 @click.pass_obj
@@ -40,7 +40,7 @@ def backup(run: Run, file: Path, output: str) -> None:
     say(f"Backed up {counted(note.connectors, 'connector')} to {file}.")
 
 
-@command("restore")
+@command("restore", examples=("mooring restore store.backup --replace",))
 @click.argument("file", type=FILE)
 @click.option(
     "--replace", is_flag=True, help="Even if connectors are stored: those are backed up first, then replaced."
@@ -65,7 +65,7 @@ def restore(run: Run, file: Path, replace: bool, yes: bool, output: str) -> None
         say(f"What was stored before is in {done.saved}.")
 
 
-@command("check")
+@command("check", examples=("mooring store check",))
 @click.argument("file", type=FILE, required=False)
 @output_option
 @click.pass_obj

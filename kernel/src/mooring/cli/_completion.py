@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mooring.registry import Route
 
 
-@command("completion")
+@command("completion", examples=('eval "$(mooring completion bash)"',))
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

@@ -43,7 +43,13 @@ class Check(Struct):
     detail: str
 
 
-@command("doctor")
+@command(
+    "doctor",
+    examples=(
+        "mooring doctor",
+        "mooring doctor --offline -o json",
+    ),
+)
 @click.option("--offline", is_flag=True, help="Call no vendor.")
 @output_option
 @click.pass_obj

@@ -44,7 +44,13 @@ def _checked(_ctx: click.Context, _param: click.Parameter, given: Sequence[str])
     return frozenset(known[one.lower()] for one in given)
 
 
-@command("events")
+@command(
+    "events",
+    examples=(
+        "mooring events --follow",
+        "mooring events --type CredentialsIssued --connector prod -o json",
+    ),
+)
 @click.option(
     "-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C; without --after, from now on."
 )

@@ -31,7 +31,14 @@ FOLDERS = "run"
 """Where in the home the private folders are."""
 
 
-@click.command("exec", cls=Several)
+@click.command(
+    "exec",
+    cls=Several,
+    examples=(
+        "mooring exec prod -r s3-bucket -i s3://team-models -- aws s3 ls s3://team-models",
+        "mooring exec --refresh prod -i s3://team-models registry -- python train.py",
+    ),
+)
 @several_wishes("CONNECTOR... -- COMMAND...")
 @click.option("--refresh", is_flag=True, help="Renew the credentials for as long as the command runs (see agent).")
 @click.option("--no-mask", is_flag=True, help="Let the command's output be, secrets and all.")

@@ -44,7 +44,14 @@ def format_option(command: F) -> F:
                         )(command)  # fmt: skip
 
 
-@command("issue")
+@command(
+    "issue",
+    examples=(
+        "mooring issue prod -r s3-bucket -i s3://team-models",
+        'eval "$(mooring issue prod -i s3://team-models --format env)"',
+        "mooring issue prod -i s3://team-models --access write --ttl 15m -o json",
+    ),
+)
 @one_wish
 @format_option
 @click.option(
@@ -128,7 +135,7 @@ def _data(issued: Issued) -> dict[str, Any]:
     return fields | {"kind": credentials.pop("type", None)} | apart | {"credentials": credentials}
 
 
-@command("explain")
+@command("explain", examples=("mooring explain prod -r s3-bucket -i s3://team-models",))
 @one_wish
 @output_option
 @click.pass_obj

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -40,11 +40,25 @@ def debug_option(**options: Any) -> click.Option:
 
 
 class Command(click.Command):
-    """A command of ours: with dashes or underscores, and `--debug`."""
+    """A command of ours: with dashes or underscores, `--debug`, and examples in its help."""
 
-    def __init__(self, name: str | None, context_settings: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        context_settings: dict[str, Any] | None = None,
+        examples: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name, context_settings=CONTEXT | (context_settings or {}), **kwargs)
+        self.examples = tuple(examples)
         self.params.append(debug_option(hidden=True))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, each as it is written."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {example}\n" for example in self.examples))
+        super().format_epilog(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse what is too much, which is not repeated as click would: it may be a secret."""
@@ -101,6 +115,8 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def command(name: str, *, fields: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    name: str, *, fields: bool = False, examples: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of ours; with `fields`, one that takes options that click does not know."""
-    return click.command(name, cls=CommandWithFields if fields else Command)
+    return click.command(name, cls=CommandWithFields if fields else Command, examples=examples)

@@ -64,7 +64,13 @@ def filters(command: F) -> F:
     return command
 
 
-@command("list")
+@command(
+    "list",
+    examples=(
+        "mooring lease list",
+        "mooring lease list --connector prod --resource s3://team-models",
+    ),
+)
 @filters
 @click.option(
     "--state",
@@ -152,7 +158,7 @@ def as_data(lease: Lease) -> dict[str, Any]:
     return data | {"state": state_of(lease)}
 
 
-@command("show")
+@command("show", examples=("mooring lease show 1c9f03aa",))
 @click.argument("lease", metavar="ID", shell_complete=complete_lease)
 @output_option
 @click.pass_obj
@@ -186,7 +192,7 @@ def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%SZ}"
 
 
-@command("renew")
+@command("renew", examples=("mooring lease renew 1c9f03aa",))
 @click.argument("lease", metavar="ID", shell_complete=complete_lease)
 @format_option
 @click.pass_obj

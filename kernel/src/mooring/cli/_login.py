@@ -35,7 +35,13 @@ FOLDERS = "logins"
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@command("login")
+@command(
+    "login",
+    examples=(
+        "mooring login cluster",
+        "mooring login prod -r s3-bucket -i s3://team-models --name models",
+    ),
+)
 @one_wish
 @click.option(
     "--name", "entry", metavar="NAME", help="What to call it there; made of the connector's name, unless given."
@@ -122,7 +128,7 @@ def _kept(change: LoginChange) -> str:
     return f" What it was before is in {change.backup}." if change.backup else ""
 
 
-@command("logout")
+@command("logout", examples=("mooring logout cluster",))
 @click.argument("name", shell_complete=complete_connector)
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only of this resource type."

@@ -16,7 +16,7 @@ def installed() -> list[Plugin]:
     return [*Registry().plugins(), *SystemPlugins().plugins]
 
 
-@command("plugins")
+@command("plugins", examples=("mooring plugins",))
 @output_option
 def plugins(output: str) -> None:
     """List the installed plugins, and what is wrong with a broken one."""
@@ -36,7 +36,7 @@ def plugins(output: str) -> None:
     emit(output, msgspec.to_builtins(found), Table(columns, rows))
 
 
-@command("version")
+@command("version", examples=("mooring version",))
 @output_option
 def version(output: str) -> None:
     """Print the versions of mooring, Python and the plugins."""

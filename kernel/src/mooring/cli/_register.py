@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from mooring.broker import Broker
 
 
-@command("register", fields=True)
+@command(
+    "register",
+    fields=True,
+    examples=(
+        "mooring connector register -i",
+        "mooring connector register dev --type aws --auto-configure",
+        "mooring connector register prod -t aws -a iam-role --region eu-west-1 --role-arn ARN",
+    ),
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[NAME] [--FIELD VALUE]...")
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="The connector type.")
 @click.option(

@@ -32,7 +32,14 @@ SHOWN = 10
 """So many connectors are named in a note."""
 
 
-@command("list-resources")
+@command(
+    "list-resources",
+    examples=(
+        "mooring connector list-resources",
+        "mooring connector list-resources --match 's3://prod-*' --exclude-errors",
+        "mooring connector list-resources -r s3-bucket --cached -o json",
+    ),
+)
 @click.option("-c", "--connector-type", metavar="TYPE", shell_complete=complete_type, help="Only such connectors.")
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only resources of this type."
@@ -250,7 +257,13 @@ def _refresh(choice: Choice, reach: Reach, *, refresh: bool) -> None:
     say(f"{old}; it is being refreshed." if refresh and start(choice.arguments()) else f"{old}.")
 
 
-@command("verify")
+@command(
+    "verify",
+    examples=(
+        "mooring connector verify prod",
+        "mooring connector verify prod -r s3-bucket -i s3://team-models",
+    ),
+)
 @click.argument("name", shell_complete=complete_connector)
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only for this resource type."

@@ -25,7 +25,13 @@ OVER = ("revoked", "expired")
 WIDE = "all that was issued for the same role until now ends, also what others hold and mooring knows nothing of"
 
 
-@command("revoke")
+@command(
+    "revoke",
+    examples=(
+        "mooring lease revoke 1c9f03aa",
+        "mooring lease revoke --connector prod --yes",
+    ),
+)
 @click.argument("lease", metavar="[ID]", required=False, shell_complete=complete_lease)
 @filters
 @click.option("--role-wide", is_flag=True, help=f"Where a vendor can do no less: {WIDE}.")

@@ -39,7 +39,13 @@ VALUES = click.argument("values", nargs=-1, metavar="[KEY=VALUE]...", type=click
 INTERACTIVE = click.option("-i", "--interactive", is_flag=True, help="Ask for keys and values, which are not shown.")
 
 
-@command("create")
+@command(
+    "create",
+    examples=(
+        "mooring secret create warehouse -i",
+        "mooring secret create warehouse user=ann password=@password.txt",
+    ),
+)
 @click.argument("name", required=False)
 @VALUES
 @INTERACTIVE
@@ -111,7 +117,7 @@ def _free(run: Run, name: str) -> str:
     return name
 
 
-@command("list")
+@command("list", examples=("mooring secret list",))
 @output_option
 @click.pass_obj
 def list_(run: Run, output: str) -> None:
@@ -122,7 +128,13 @@ def list_(run: Run, output: str) -> None:
         say("There is no secret; to make one: mooring secret create NAME key=value")
 
 
-@command("get")
+@command(
+    "get",
+    examples=(
+        "mooring secret get warehouse",
+        "mooring secret get warehouse --key password",
+    ),
+)
 @click.argument("name", shell_complete=complete_secret)
 @click.option("-k", "--key", metavar="KEY", help="Print the value of this key alone, in clear, and nothing else.")
 @click.option("--show-values", is_flag=True, help="Show the values, in clear.")
@@ -147,7 +159,7 @@ def get(run: Run, name: str, key: str | None, show_values: bool, output: str) ->
     emit(output, data, Table(("", ""), about), Table(("KEY", "VALUE"), list(shown.items())))
 
 
-@command("update")
+@command("update", examples=("mooring secret update warehouse password=@password.txt",))
 @click.argument("name", shell_complete=complete_secret)
 @VALUES
 @click.option("-d", "--remove-key", "removed", metavar="KEY", multiple=True, help="Remove this key; repeatable.")
@@ -170,7 +182,7 @@ def update(run: Run, name: str, values: Sequence[str], removed: Sequence[str], i
     emit(output, _data(changed), _table([changed]))
 
 
-@command("delete")
+@command("delete", examples=("mooring secret delete warehouse",))
 @click.argument("name", shell_complete=complete_secret)
 @click.option("--force", is_flag=True, help="Delete it also if configurations refer to it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -38,7 +38,13 @@ FORGOTTEN = timedelta(minutes=5)
 """How long after its time an endpoint counts as left alone, if nobody has said that it answers again."""
 
 
-@command("status")
+@command(
+    "status",
+    examples=(
+        "mooring status",
+        "mooring status -o json",
+    ),
+)
 @output_option
 @click.pass_obj
 def status(run: Run, output: str) -> None:

@@ -41,7 +41,14 @@ PAGE = 50
 COLUMNS = ("NAME", "ID", "TYPE", "AUTH METHOD", "RESOURCE TYPES", "RESOURCE NAME", "OWNER", "EXPIRES IN", "LABELS")
 
 
-@command("list")
+@command(
+    "list",
+    examples=(
+        "mooring connector list",
+        "mooring connector list -r s3-bucket -l 'team=da*'",
+        "mooring connector list --page 2",
+    ),
+)
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="Of this connector type.")
 @click.option(
     "-a", "--auth-method", metavar="METHOD", shell_complete=complete_auth_method, help="With this auth method."
@@ -142,7 +149,13 @@ def _row(one: Connector, registry: Registry) -> tuple[str | Sequence[str], ...]:
     )
 
 
-@command("describe")
+@command(
+    "describe",
+    examples=(
+        "mooring connector describe prod",
+        "mooring connector describe prod --show-secrets -o yaml",
+    ),
+)
 @click.argument("name", shell_complete=complete_connector)
 @click.option("-x", "--show-secrets", is_flag=True, help="Show the connector's own secrets in clear.")
 @output_option
@@ -159,7 +172,13 @@ def describe(run: Run, name: str, show_secrets: bool, output: str) -> None:
     emit(output, data, *as_table(data))
 
 
-@command("delete")
+@command(
+    "delete",
+    examples=(
+        "mooring connector delete prod",
+        "mooring connector delete prod --revoke --yes",
+    ),
+)
 @click.argument("name", shell_complete=complete_connector)
 @click.option("--damaged", is_flag=True, help="Remove a record that cannot be read, by its exact name or id.")
 @click.option("--revoke", is_flag=True, help="Take back what it has issued first; what cannot be is told.")

@@ -23,7 +23,13 @@ LINED = ("powers", "formats", "auth_methods")
 """Lists of short names, which people read in one line."""
 
 
-@command("list-types")
+@command(
+    "list-types",
+    examples=(
+        "mooring connector list-types",
+        "mooring connector list-types --resource-type kubernetes-cluster",
+    ),
+)
 @click.option("-t", "--type", "type_", metavar="TYPE", shell_complete=complete_type, help="Only this type.")
 @click.option(
     "-r",
@@ -79,7 +85,13 @@ def _listed(types: Sequence[ConnectorType]) -> Table:
     return Table(columns, rows)
 
 
-@command("describe-type")
+@command(
+    "describe-type",
+    examples=(
+        "mooring connector describe-type aws",
+        "mooring connector describe-type aws --auth-method iam-role",
+    ),
+)
 @click.argument("type_", metavar="TYPE", shell_complete=complete_type)
 @click.option(
     "-r", "--resource-type", metavar="TYPE", shell_complete=complete_resource_type, help="Only this resource type."

@@ -27,7 +27,14 @@ CLEARED = ("resource_type", "resource_id", "expires_at", "ttl")
 """What an empty text takes away."""
 
 
-@command("update", fields=True)
+@command(
+    "update",
+    fields=True,
+    examples=(
+        "mooring connector update prod --region eu-central-1",
+        "mooring connector update prod --ttl 15m --label team=data",
+    ),
+)
 @click.argument(
     "arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...", shell_complete=complete_connector
 )

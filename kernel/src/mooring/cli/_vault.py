@@ -33,7 +33,7 @@ group = LazyGroup(
 )
 
 
-@command("status")
+@command("status", examples=("mooring vault status",))
 @output_option
 @click.pass_obj
 def status(run: Run, output: str) -> None:
@@ -65,7 +65,7 @@ def _day(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%SZ}"
 
 
-@command("rotate")
+@command("rotate", examples=("mooring vault rotate",))
 @click.option(
     "--into",
     type=click.Choice(("file", "keyring")),
@@ -106,7 +106,7 @@ def rotate(run: Run, into: Place, output: str) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-@command("prune")
+@command("prune", examples=("mooring vault prune",))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def prune(run: Run, yes: bool) -> None:
@@ -126,7 +126,7 @@ def prune(run: Run, yes: bool) -> None:
     say(f"Removed {', '.join(gone)}." if gone else "There was no retired master key to remove.")
 
 
-@command("export")
+@command("export", examples=("mooring vault export",))
 @click.argument("key_id", required=False)
 def export(key_id: str | None) -> None:
     """Print a master key in clear, as MOORING_MASTER_KEY takes it: to restore a backup on another machine.

@@ -20,7 +20,7 @@ FILE = click.option(
 )  # fmt: skip
 
 
-@t.command("plan")
+@t.command("plan", examples=("mooring plan -f mooring.yaml",))
 @FILE
 @t.output_option
 @click.pass_obj
@@ -37,7 +37,7 @@ def plan(run: t.Run, file: Path, output: str) -> None:
     _show(t.with_broker(run, work).steps, output)
 
 
-@t.command("apply")
+@t.command("apply", examples=("mooring apply -f mooring.yaml",))
 @FILE
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @t.output_option
@@ -72,7 +72,7 @@ def apply(run: t.Run, file: Path, yes: bool, output: str) -> None:
     t.say(f"{len(done)} changes, {kept} as they were." if done else "Everything is as the document says.")
 
 
-@t.command("export")
+@t.command("export", examples=("mooring export > mooring.yaml",))
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of the document instead, for editors.")
 @click.pass_obj
 def export(run: t.Run, as_schema: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,16 @@ from mooring_components.flavors import Flavors
 if TYPE_CHECKING:
     from mooring.broker import Document
 
+EXAMPLES: Mapping[str | None, tuple[str, str]] = MappingProxyType({
+    "artifact-store": ("models", "--flavor s3 --path s3://team-models"),
+    "container-registry": ("images", "--flavor docker --uri registry.example.org/team"),
+    "image-builder": ("builder", "--flavor kaniko --cluster eu-west-1/production"),
+    "model-deployer": ("serving", "--flavor kserve --cluster eu-west-1/production"),
+    "orchestrator": ("runs", "--flavor kubernetes --cluster eu-west-1/production"),
+    "step-operator": ("steps", "--flavor kubernetes --cluster eu-west-1/production"),
+    None: ("models", "--type artifact-store --flavor s3 --path s3://team-models"),
+})  # fmt: skip
+"""By component type, a name and how to register it, for the examples."""
 COLUMNS = ("ID", "NAME", "TYPE", "FLAVOR", "CONNECTED TO", "RESOURCE", "SECRET")
 
 
@@ -42,8 +53,17 @@ def _group(kind: str | None, title: str) -> click.Group:
     return group
 
 
+def _examples(kind: str | None, *texts: str) -> list[str]:
+    """Examples for a component type, of texts with NAME and HOW."""
+    name, how = EXAMPLES.get(kind, ("mine", "--flavor FLAVOR"))
+    group = f"mooring {kind or 'component'}"
+    return [f"{group} {one.replace('NAME', name).replace('HOW', how)}" for one in texts]
+
+
 def _register(kind: str | None) -> click.Command:
-    @t.command("register", fields=True)
+    @t.command(
+        "register", fields=True, examples=_examples(kind, "register NAME HOW", "register NAME HOW --connector prod")
+    )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
     @click.option("-f", "--flavor", required=True, metavar="FLAVOR", help="Its kind; see: mooring component flavors.")
     @click.option("--connector", metavar="NAME", help="Connect it to this connector.")
@@ -101,7 +121,7 @@ def _register(kind: str | None) -> click.Command:
 
 
 def _update(kind: str | None) -> click.Command:
-    @t.command("update", fields=True)
+    @t.command("update", fields=True, examples=_examples(kind, "update NAME --label team=data"))
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
     @click.option("--remove", metavar="FIELD", multiple=True, help="Remove an optional field; repeatable.")
     @click.option(
@@ -152,7 +172,7 @@ def _update(kind: str | None) -> click.Command:
 
 
 def _connect(kind: str | None) -> click.Command:
-    @t.command("connect")
+    @t.command("connect", examples=_examples(kind, "connect NAME", "connect NAME --connector prod", "connect -i"))
     @click.argument("name", required=False, shell_complete=_names(kind))
     @click.option("-c", "--connector", metavar="NAME", shell_complete=t.complete_connector, help="The connector.")
     @click.option(
@@ -207,7 +227,7 @@ def _connect(kind: str | None) -> click.Command:
 
 
 def _disconnect(kind: str | None) -> click.Command:
-    @t.command("disconnect")
+    @t.command("disconnect", examples=_examples(kind, "disconnect NAME"))
     @click.argument("name", shell_complete=_names(kind))
     @click.pass_obj
     def disconnect(run: Any, name: str) -> None:
@@ -224,7 +244,7 @@ def _disconnect(kind: str | None) -> click.Command:
 
 
 def _list(kind: str | None) -> click.Command:
-    @t.command("list")
+    @t.command("list", examples=_examples(kind, "list", "list -o json"))
     @t.output_option
     @click.pass_obj
     def list_(run: Any, output: str) -> None:
@@ -244,7 +264,7 @@ def _list(kind: str | None) -> click.Command:
 
 
 def _describe(kind: str | None) -> click.Command:
-    @t.command("describe")
+    @t.command("describe", examples=_examples(kind, "describe NAME"))
     @click.argument("name", shell_complete=_names(kind))
     @t.output_option
     @click.pass_obj
@@ -265,7 +285,7 @@ def _describe(kind: str | None) -> click.Command:
 
 
 def _delete(kind: str | None) -> click.Command:
-    @t.command("delete")
+    @t.command("delete", examples=_examples(kind, "delete NAME"))
     @click.argument("name", shell_complete=_names(kind))
     @click.option("--force", is_flag=True, help="Delete it also if a stack has it.")
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -284,7 +304,7 @@ def _delete(kind: str | None) -> click.Command:
 
 
 def _flavors() -> click.Command:
-    @t.command("flavors")
+    @t.command("flavors", examples=("mooring component flavors", "mooring component flavors artifact-store s3"))
     @click.argument("type", required=False)
     @click.argument("flavor", required=False)
     @t.output_option
@@ -312,7 +332,7 @@ def _flavors() -> click.Command:
 def _stacks() -> click.Group:
     group = t.Group("stack", help="Stacks: named sets of components, one of each type, which open all at once.")
 
-    @t.command("register")
+    @t.command("register", examples=("mooring stack register prod models runs",))
     @click.argument("name")
     @click.argument("components", nargs=-1, required=True, shell_complete=_names(None))
     @t.output_option
@@ -323,7 +343,7 @@ def _stacks() -> click.Group:
         t.say(f"Registered the stack {made.name!r}.")
         t.emit(output, _stack_data(made), t.Table(("ID", "NAME"), [(t.short(made.id), made.name)]))
 
-    @t.command("list")
+    @t.command("list", examples=("mooring stack list",))
     @t.output_option
     @click.pass_obj
     def list_(run: Any, output: str) -> None:
@@ -338,7 +358,7 @@ def _stacks() -> click.Group:
         rows = [(t.short(one.id), one.name, parts) for one, parts in found]
         t.emit(output, [_stack_data(one) for one, _ in found], t.Table(("ID", "NAME", "COMPONENTS"), rows))
 
-    @t.command("describe")
+    @t.command("describe", examples=("mooring stack describe prod",))
     @click.argument("name")
     @t.output_option
     @click.pass_obj
@@ -353,7 +373,7 @@ def _stacks() -> click.Group:
         data = _stack_data(found) | {"components": [_data(*one) for one in parts]}
         t.emit(output, data, t.Title(found.name), _table(parts))
 
-    @t.command("delete")
+    @t.command("delete", examples=("mooring stack delete prod",))
     @click.argument("name")
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
     @click.pass_obj
