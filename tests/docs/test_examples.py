@@ -207,6 +207,11 @@ def with_scripts(path: str) -> str:
     [
         ("tutorial/first-connector.md", "## On your own machine", "## On a real AWS account"),
         ("how-to/find-resources.md", "# Looking", "the whole of it"),
+        ("tutorial/whole-workflow.md", "# From", "the whole of it"),
+        ("how-to/components.md", "# Components", "the whole of it"),
+        ("how-to/secrets.md", "# Named", "the whole of it"),
+        ("how-to/configuration-as-code.md", "# Configuration", "the whole of it"),
+        ("explanation/coming-from-zenml.md", "# Coming", "the whole of it"),
     ],
 )
 def test_the_transcript_is_real(
@@ -215,6 +220,7 @@ def test_the_transcript_is_real(
     ends: str,
     sandbox_variables: dict[str, str],
     clean_environment: Callable[..., dict[str, str]],
+    tmp_path: Path,
 ) -> None:
     """Every console block of that part, in one shell against a sandbox, prints what the page shows."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -229,8 +235,10 @@ def test_the_transcript_is_real(
     script = "".join(f"{command}\necho '{MARK}'\n" for command, _ in steps)
     variables = sandbox_variables | {"LOGNAME": "ann", "USER": "ann", "PATH": with_scripts(os.environ["PATH"])}
     command = ["bash", "-c", f"exec 2>&1\n{script}"]
-    done = subprocess.run(command, env=clean_environment(**variables), capture_output=True, text=True, check=False)
+    environment = clean_environment(**variables)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     answers = done.stdout.split(f"{MARK}\n")
+    assert len(answers) == len(steps) + 1
     for (command_text, shown), answer in zip(steps, answers, strict=False):
         assert normal(answer) == normal(shown), command_text
 

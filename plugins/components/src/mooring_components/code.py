@@ -53,7 +53,7 @@ def apply(run: t.Run, file: Path, yes: bool, output: str) -> None:
         planned = t.with_broker(run, lambda broker: applying.plan(broker, source, _folder(file)))
         if planned.changes:
             _draw(planned.steps)
-            t.confirm(f"Make these {len(planned.changes)} changes?", yes=yes)
+            t.confirm(f"Make {_changes(len(planned.changes))}?", yes=yes)
 
     async def work(broker: m.Broker) -> int:
         made = await applying.plan(broker, source, _folder(file))
@@ -66,10 +66,10 @@ def apply(run: t.Run, file: Path, yes: bool, output: str) -> None:
         kept = t.with_broker(run, work)
     except BaseException:
         if done:
-            t.say(f"{len(done)} changes were made before this; run apply again, and it goes on from there.")
+            t.say(f"{_changes(len(done))} made before this; run apply again, and it goes on from there.")
         raise
     t.emit(output, [_data(one) for one in done])
-    t.say(f"{len(done)} changes, {kept} as they were." if done else "Everything is as the document says.")
+    t.say(f"{_changes(len(done))}, {kept} unchanged." if done else "Everything is as the document says.")
 
 
 @t.command("export", examples=("mooring export > mooring.yaml",))
@@ -81,6 +81,10 @@ def export(run: t.Run, as_schema: bool) -> None:
         click.echo(json.dumps(schema(), indent=2))
         return
     t.emit("yaml", t.with_broker(run, applying.export, alone=True))
+
+
+def _changes(number: int) -> str:
+    return "1 change" if number == 1 else f"{number} changes"
 
 
 def _folder(file: Path) -> Path:
