@@ -119,6 +119,17 @@ async def test_what_is_used_is_not_deleted_and_an_update_reaches_all() -> None:
         await broker.delete("renamed")
 
 
+async def test_a_change_connects_anew_and_leaves_alone_what_was_named() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker, FLAVORS)
+        await broker.register("one", type="fake", auth_method="key")
+        about = {"type": "artifact-store", "flavor": "fake", "config": {"path": "a"}, "connector": "one"}
+        await components.register("usual", **about)
+        await components.register("named", **about, resource_id="b")
+        for name, resource in (("usual", "c"), ("named", "b")):
+            assert (await components.configure(name, {"path": "c"})).resource_id == resource
+
+
 async def test_a_secret_serves_instead_where_the_flavor_takes_one() -> None:
     async with memory_broker(Fake()) as broker:
         components = mc.Components(broker)

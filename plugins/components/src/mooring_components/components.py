@@ -29,7 +29,7 @@ class Component(m.types.Struct, kw_only=True):
     config: Mapping[str, Any]
     connector_id: str | None = None
     resource_id: str | None = None
-    """What it is connected to, canonical; None for whatever the connector reaches."""
+    """What it is connected to, as it was named; None for whatever the connector reaches."""
     secret: str | None = None
     """The named secret that it takes instead of a connector."""
     labels: Mapping[str, str] = {}
@@ -117,7 +117,9 @@ class Components:
         built = m.build_config(flavor.config, values)
         body = dict(document.body) | {"config": m.types.split_config(built)[0]}
         if before.connector_id is not None and body["config"] != document.body["config"]:
-            body |= await self._connection(flavor, built, before.connector_id, None)
+            usual = flavor.resource_id(self._built(before)[1])
+            named = before.resource_id if before.resource_id != usual else None
+            body |= await self._connection(flavor, built, before.connector_id, named)
         return _component(await self._documents.replace(document, body=body, labels=labels))
 
     async def connect(
