@@ -181,6 +181,44 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
     return names + value, meaning
 
 
+@page("components.md")
+def components() -> Iterator[str]:
+    """Component types, their flavors, and the hook that adds some."""
+    from mooring_components import documents, flavors
+
+    known = flavors.Flavors(plugins=())
+    yield "# Components"
+    yield (
+        "Component types and flavors of `mooring-components`; packages add others ([how](../how-to/components.md"
+        "#flavors-of-your-own)). `mooring component flavors` lists what is installed."
+    )
+    for kind, title in known.types().items():
+        yield f"## {kind}"
+        yield f"{title}."
+        rows = [
+            (
+                f"`{one.name}`",
+                one.title,
+                f"`{one.resource_type}`" if one.resource_type else "",
+                ", ".join(f"`{key}`" for key in one.secret_keys),
+                _fields(one.config),
+            )
+            for one in known.of(kind)
+        ]
+        yield table(("Flavor", "Title", "Needs", "Or a secret with", "Fields (* required)"), rows)
+    source = Source(flavors)
+    yield "## Values that flavors are made of"
+    for name in ("Flavor", "Opening"):
+        yield from source.value(name)
+    yield "## mooring.yaml"
+    for name in ("Desired", "ConnectorEntry", "ComponentEntry", "FromEnvironment", "FromFile"):
+        yield from Source(documents).value(name)
+
+
+def _fields(config: type[types.Config]) -> str:
+    return ", ".join(f"`{one.name}`{'*' if one.required else ''}" for one in types.fields_of(config))
+
+
 @page("hooks.md")
 def hooks() -> Iterator[str]:
     """Every hook with its signature and docstring."""
