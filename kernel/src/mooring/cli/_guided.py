@@ -35,7 +35,8 @@ class Guide:
 
     Args:
         run: its mask hides secrets in what is said of answers.
-        undone: what is true as long as questions are asked, such as `nothing was registered`.
+        undone: what is true as long as questions are asked, such as `nothing was registered`; to be set anew for work
+            that may be done when an interruption is heard.
     """
 
     def __init__(self, run: Run, undone: str) -> None:
@@ -213,7 +214,7 @@ def guiding(run: Run, undone: str) -> Generator[Guide, None, None]:
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             click.echo(file=sys.stderr)
-        say(f"Aborted, {undone}.")
+        say(f"Aborted, {guide.undone}.")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 

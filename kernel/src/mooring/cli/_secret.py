@@ -98,6 +98,7 @@ def _create_guided(
         show_summary([("name", name), *((key, MASK) for key in given)])
         if not guide.confirm("Create it?"):
             guide.give_up()
+        guide.undone = "it may have been created; see: mooring secret list"
         _create(run, name, given, output)
     told = [f"{key}={path or '-'}" for key, (_, path) in asked.items()]
     had = [one if is_path(one.partition("=")[2]) else f"{one.partition('=')[0]}=-" for one in values]

@@ -12,6 +12,7 @@ from mooring.broker import Discovery, Failed, Found
 from mooring.cli import toolkit as t
 from mooring_components.components import Candidate, Component, Components
 
+UNDONE = "nothing was connected"
 Connect = Callable[[str, str | None, str | None], None]
 """Connects a component, by its name, to a connector, and a resource if one is given."""
 
@@ -26,7 +27,7 @@ class Choice(NamedTuple):
 
 def connect_guided(ctx: click.Context, kind: str | None, given: Choice, connect: Connect) -> list[str]:
     """Ask for what was not given, and connect; the command that does the same. Asks again for what does not do."""
-    with t.guiding(ctx.obj, "nothing was connected") as guide:
+    with t.guiding(ctx.obj, UNDONE) as guide:
         component = _component(guide, kind, given.name)
         needed, wanted = t.with_broker(guide.run, lambda broker: Components(broker).need(component.id), alone=True)
         choice = given._replace(name=component.name)
@@ -38,12 +39,14 @@ def connect_guided(ctx: click.Context, kind: str | None, given: Choice, connect:
             t.show_summary([*rows, ("resource", f"{needed} {target}")])
             if not guide.confirm("Connect it?"):
                 guide.give_up()
+            guide.undone = f"it may have been connected; see: mooring {component.type} describe {component.name}"
             try:
                 connect(component.name, connector, resource_id)
             except (m.ConfigError, m.VendorError) as error:
                 if not guide.person:
                     raise
                 t.say(f"Error: {guide.run.told(error)}")
+                guide.undone = UNDONE
                 choice = Choice(component.name, None, None if wanted is None else choice.resource_id)
             else:
                 words = [*ctx.command_path.split(), component.name, f"--connector={connector}"]
