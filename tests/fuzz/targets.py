@@ -60,7 +60,7 @@ TARGETS: dict[str, Target] = {
         large=str,
     ),
     "mooring-yaml": Target(
-        parsers=("mooring_components.documents:read",),
+        parsers=("mooring_components.documents:read", "mooring_components.documents:_check_keys"),
         inputs=components.DOCUMENTS,
         check=components.check_document,
         slow=True,

@@ -105,7 +105,8 @@ async def test_what_is_referred_to_is_not_deleted_unless_forced() -> None:
 async def test_what_cannot_be_resolved_is_not_registered(values: dict[str, str], says: str) -> None:
     async with memory_broker(Fake()) as broker:
         await broker.named_secrets.create("db", {"word": CANARY})
-        await broker.named_secrets.create("ring", {"a": "{{ring.b}}", "b": "{{ring.a}}"})
+        ring = {"a": m.Secret("{{ring.b}}"), "b": m.Secret("{{ring.a}}")}
+        await broker.documents("secret").add("ring", {}, secrets=ring)
         with pytest.raises((InvalidConfig, UnknownDocument)) as caught:
             await broker.register("one", type="fake", auth_method="key", config=values)
         assert says in caught.value.message
@@ -129,6 +130,37 @@ async def test_what_is_no_secret(name: str, values: dict[str, str], says: str) -
         with pytest.raises((InvalidConfig, NameTaken), match=says):
             await broker.named_secrets.create(name, values)
         assert [one.name for one in await broker.named_secrets.list()] == ["db"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"a": "{{new.b}}", "b": "{{new.a}}"}, "refers to itself in the end: new.b -> new.a -> new.b"),
+        ({"a": "{{other.word}}"}, "no secret is named 'other'"),
+        ({"a": "{{db.wrd}}"}, "field 'a' refers to 'db.wrd', but the secret has no such key"),
+        ({"a": "{{db.word}}" * 1001}, "field 'a' leads to more than 1000 references"),
+    ],
+)
+async def test_a_secret_whose_references_lead_nowhere_is_not_written(values: dict[str, str], says: str) -> None:
+    async with memory_broker(Fake()) as broker:
+        await broker.named_secrets.create("db", {"word": CANARY})
+        with pytest.raises((InvalidConfig, UnknownDocument)) as caught:
+            await broker.named_secrets.create("new", values)
+        assert says in caught.value.message
+        assert [one.name for one in await broker.named_secrets.list()] == ["db"]
+        await broker.named_secrets.create("new", {"kept": CANARY})
+        with pytest.raises((InvalidConfig, UnknownDocument)) as caught:
+            await broker.named_secrets.update("new", values)
+        assert says in caught.value.message
+        assert (await broker.named_secrets.get("new")).fields == ("kept",)
+
+
+async def test_a_key_that_another_key_refers_to_is_not_removed() -> None:
+    async with memory_broker(Fake()) as broker:
+        await broker.named_secrets.create("db", {"word": CANARY, "whole": "<{{db.word}}>"})
+        with pytest.raises(InvalidConfig, match=r"'whole' refers to 'db\.word'"):
+            await broker.named_secrets.update("db", {"word": None})
+        assert (await broker.named_secrets.get("db")).fields == ("whole", "word")
 
 
 async def test_keys_are_set_and_removed_and_one_stays() -> None:

@@ -17,6 +17,8 @@ REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9][\w.-]{0,127})\.([A-Za-z_][\w-]{0,12
 OPENING = "{{"
 DEEPEST = 8
 """References through so many secrets, at most."""
+MOST = 1_000
+"""References in all, at most: ten in each of eight secrets would be a hundred million."""
 
 Read = Callable[[str], Awaitable[Mapping[str, Secret]]]
 """The values of a named secret."""
@@ -43,8 +45,9 @@ async def resolve(values: Mapping[str, Any], read: Read) -> dict[str, Any]:
     """The values with what they refer to in place of the references.
 
     Raises:
-        InvalidConfig: a secret lacks the key that is asked for, or refers to itself in the end.
-        UnknownSecret: there is no secret of that name.
+        InvalidConfig: a secret lacks the key that is asked for, refers to itself in the end, or the references are
+            more than a thousand.
+        UnknownDocument: there is no secret of that name.
     """
     resolver = _Resolver(read)
     return {name: await resolver.value(one, (), name) for name, one in values.items()}
@@ -54,6 +57,7 @@ class _Resolver:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._known: dict[str, Mapping[str, Secret]] = {}
+        self._followed = 0
 
     async def value(self, value: Any, path: tuple[str, ...], field: str) -> Any:
         """A value, resolved; the path is of the references that have led here."""
@@ -83,6 +87,9 @@ class _Resolver:
                 f"field {field!r} refers to a secret that refers to itself in the end: {' -> '.join([*path, place])}",
                 field=field,
             )
+        self._followed += 1
+        if self._followed > MOST:
+            raise InvalidConfig(f"field {field!r} leads to more than {MOST} references", field=field)
         if name not in self._known:
             self._known[name] = await self._read(name)
         values = self._known[name]

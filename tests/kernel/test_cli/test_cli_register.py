@@ -152,7 +152,7 @@ def test_names_are_suggested(cli, arguments, says) -> None:
 def test_a_secret_in_clear_is_a_warning(cli) -> None:
     result = cli(*REGISTER, "--token", "s3cret", "--backup_token=s3cret")
     warning = result.stderr.splitlines()[0]
-    assert warning.startswith("Warning: --token, --backup-token on the command line can be seen by other users")
+    assert warning.startswith("Warning: what is given on the command line (here: token, backup_token) can be seen")
     assert "s3cret" not in result.output
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mooring.broker._desk import Desk
 from mooring.broker._documents import Document, Documents
 from mooring.errors import InvalidConfig, MooringError
-from mooring.references import references
+from mooring.references import references, resolve
 from mooring.types import Secret
 
 SECRET = "secret"  # noqa: S105  the kind, not one
@@ -27,9 +27,12 @@ class NamedSecrets:
 
         Raises:
             NameTaken: there is one of that name.
-            InvalidConfig: the name or a key is none, or a value is empty.
+            InvalidConfig: the name or a key is none, a value is empty, or refers to itself in the end.
+            UnknownDocument: a value refers to a secret that there is not.
         """
-        return await self._documents.add(name, {}, secrets=_checked(values))
+        held = _checked(values)
+        await self._check_references(name, held)
+        return await self._documents.add(name, {}, secrets=held)
 
     async def get(self, name: str) -> Document:
         """What is known of one: its keys are its `fields`.
@@ -53,7 +56,8 @@ class NamedSecrets:
         """Set keys, or remove those whose value is None. What was issued with what it held before is served no more.
 
         Raises:
-            InvalidConfig: a key is none, or none would be left.
+            InvalidConfig: a key is none, none would be left, or a value refers to itself in the end.
+            UnknownDocument: a value refers to a secret that there is not.
         """
         found = await self._documents.get(name)
         present = await self._documents.open(found.id)
@@ -61,9 +65,9 @@ class NamedSecrets:
             if value is None and key not in present:
                 raise InvalidConfig(f"secret {found.name!r} has no key {key[:64]!r} to remove", field=key)
         kept = {key: value for key, value in present.items() if key not in values}
-        changed = await self._documents.replace(
-            found, secrets=kept | _checked({key: value for key, value in values.items() if value is not None}, kept)
-        )
+        held = kept | _checked({key: value for key, value in values.items() if value is not None}, kept)
+        await self._check_references(found.name, held)
+        changed = await self._documents.replace(found, secrets=held)
         for connector in await self._desk.connectors():
             if found.name in await self._referred(connector.id):
                 await self._desk.cache.forget(connector.id)
@@ -80,6 +84,14 @@ class NamedSecrets:
             await self._desk.unused(SECRET, found.id, found.name, await self._users(found.name))
         await self._documents.delete(found)
         return found
+
+    async def _check_references(self, name: str, held: Mapping[str, Secret]) -> None:
+        """Refuse values that could not be resolved, as they are now."""
+
+        async def read(other: str) -> Mapping[str, Secret]:
+            return held if other == name else await self._desk.open_secret(other)
+
+        await resolve(held, read)
 
     async def _users(self, name: str) -> Sequence[str]:
         """The connectors and other secrets that refer to a secret."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from mooring.cli._output import say
 from mooring.cli._process import begin
 from mooring.errors import InvalidConfig
+from mooring.references import REFERENCE
 from mooring.types import ConfigField, Secret
 
 MAX_BYTES = 1 << 20
@@ -35,7 +37,7 @@ class Source:
             given = given[1:]
         elif given.startswith("@"):
             return _file(field, given[1:])
-        if field.secret:
+        if field.secret and re.search(r"\w", REFERENCE.sub("", given)):
             self._in_clear.append(field.name)
         return given
 
@@ -55,10 +57,10 @@ class Source:
     def warn(self) -> None:
         """Say which secrets were given where others can see them."""
         if self._in_clear:
-            names = ", ".join(dict.fromkeys(f"--{name.replace('_', '-')}" for name in self._in_clear))
+            names = ", ".join(dict.fromkeys(self._in_clear))
             say(
-                f"Warning: {names} on the command line can be seen by other users and stays in the shell's history; "
-                "give a secret as @path, as - for standard input, or leave it out to be asked"
+                f"Warning: what is given on the command line (here: {names}) can be seen by other users and stays in "
+                "the shell's history; give a secret as @path, as - for standard input, or leave it out to be asked"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -175,6 +176,7 @@ def _line(lines: Mapping[Path_, int], path: Path_) -> int:
     return lines.get(path, 1)
 
 
+NAMED = ("connectors", "components", "stacks")
 KNOWN: Mapping[str, type[msgspec.Struct]] = {"connectors": ConnectorEntry, "components": ComponentEntry}
 
 
@@ -183,6 +185,15 @@ def _check_keys(plain: Any, shown: str, lines: Mapping[Path_, int]) -> None:
     if not isinstance(plain, dict):
         return
     _check(plain, Desired, (), shown, lines)
+    if plain.get("version", 1) != 1:
+        raise m.InvalidConfig(f"{shown}:{lines.get(('version',), 1)}: version: this mooring reads version 1")
+    for part in NAMED:
+        for name in plain[part] if isinstance(plain.get(part), dict) else ():
+            if not re.fullmatch(NAME, name):
+                raise m.InvalidConfig(
+                    f"{shown}:{lines.get((part, name), 1)}: {part}: {name[:128]!r} is no name; it is letters, digits, "
+                    "dots, dashes and underscores, beginning with a letter or digit, 128 at most"
+                )
     for part, kind in KNOWN.items():
         entries = plain.get(part)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
@@ -202,8 +213,6 @@ def _check(
 
 def _place(message: str, plain: Any, lines: Mapping[Path_, int]) -> tuple[Path_, int]:
     """Where msgspec's complaint is about: it names fields and list places, but not the keys of maps."""
-    import re
-
     told = re.search(r" - at `(.*)`$", message)
     steps = re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", told[1]) if told else []
     best: Path_ = ()
