@@ -61,7 +61,7 @@ def test_the_same_methods_with_the_same_arguments():
     def public(kind) -> set[str]:
         return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
-    for_plugins = {"before_delete", "documents"}
+    for_plugins = {"before_delete", "documents", "draft"}
     assert public(Broker) - public(blocking.BlockingBroker) == {
         "close", "figures", "hold", "peek", "refresh", *for_plugins
     }  # fmt: skip

@@ -204,6 +204,11 @@ async def audit(broker: m.Broker) -> None:
         pass
 
 
+async def draft(broker: m.Broker) -> None:
+    stored = await broker.get("mine")
+    await broker.draft(stored, await broker.secrets("mine"))
+
+
 async def resolve(broker: m.Broker) -> None:
     name = f"s{next(numbers)}"
     secrets = broker.named_secrets
@@ -220,6 +225,7 @@ VERBS: dict[str, Callable[[m.Broker], Awaitable[object]]] = {
     "register by lift": lambda broker: broker.register(f"c{next(numbers)}", type="fake", lift=True),
     "lift": lambda broker: broker.lift("fake"),
     "lift_all": lambda broker: broker.lift_all("fake"),
+    "draft": draft,
     "get": lambda broker: broker.get("mine"),
     "secrets": lambda broker: broker.secrets("mine"),
     "list": lambda broker: broker.list(resource_type="bucket"),

@@ -23,7 +23,7 @@ from mooring.types import Secret
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 ONE = {"name": "mine", "connector": "mine", "type": "fake", "path": Path("nowhere")}
 ONE |= {"lease": "12345678", "secret": Secret("s"), "after": 0, "due": None, "action": "login", "issued": None}
-ONE |= {"values": {}, "kind": "thing", "users": None}
+ONE |= {"values": {}, "kind": "thing", "users": None, "config": {}}
 
 
 def public(kind: type) -> list[str]:

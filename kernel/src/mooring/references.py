@@ -14,6 +14,8 @@ from mooring.errors import InvalidConfig, suggest
 from mooring.types import Secret
 
 REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9][\w.-]{0,127})\.([A-Za-z_][\w-]{0,127})\s*\}\}", re.ASCII)
+MEANT = re.compile(r"\{\{[^{}]*\.[^{}]*\}\}")
+"""What is no reference, but must have been meant as one."""
 OPENING = "{{"
 DEEPEST = 8
 """References through so many secrets, at most."""
@@ -41,12 +43,21 @@ def references(value: Any) -> set[str]:
     return {name for one in value for name in references(one)}
 
 
+def only_references(text: str) -> bool:
+    """Whether nothing in a text could be a secret but what it refers to.
+
+    >>> only_references("{{db.user}}:{{db.password}}"), only_references("{{db.user}}:tiger"), only_references("")
+    (True, False, False)
+    """
+    return bool(references(text)) and not re.search(r"\w", REFERENCE.sub("", text))
+
+
 async def resolve(values: Mapping[str, Any], read: Read) -> dict[str, Any]:
     """The values with what they refer to in place of the references.
 
     Raises:
-        InvalidConfig: a secret lacks the key that is asked for, refers to itself in the end, or the references are
-            more than a thousand.
+        InvalidConfig: a secret lacks the key that is asked for, refers to itself in the end, a reference is malformed,
+            or there are more than a thousand.
         UnknownDocument: there is no secret of that name.
     """
     resolver = _Resolver(read)
@@ -78,6 +89,10 @@ class _Resolver:
         for found in REFERENCE.finditer(text):
             parts += [text[end : found.start()], await self._one(found[1], found[2], path, field)]
             end = found.end()
+        if MEANT.search(REFERENCE.sub("", text)):
+            raise InvalidConfig(
+                f"field {field!r} has a reference that is none; it is written {{{{name.key}}}}", field=field
+            )
         return "".join([*parts, text[end:]])
 
     async def _one(self, name: str, key: str, path: tuple[str, ...], field: str) -> str:

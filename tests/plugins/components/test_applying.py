@@ -10,6 +10,7 @@ import mooring_components as mc
 from mooring.testing import Fake, memory_broker
 from mooring_components.applying import export, plan
 from mooring_components.documents import read, schema
+from mooring_components.flavors import Flavor, flavorimpl
 
 pytestmark = pytest.mark.anyio
 CANARY = "c4nary+p4ss/word=="
@@ -49,9 +50,9 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-async def made(broker: m.Broker, path: Path) -> list[tuple[str, str, str]]:
+async def made(broker: m.Broker, path: Path, flavors: mc.Flavors | None = None) -> list[tuple[str, str, str]]:
     """Plan and apply; what was done."""
-    planned = await plan(broker, read(path), path.parent)
+    planned = await plan(broker, read(path), path.parent, flavors)
     return [(one.action, one.kind, one.name) async for one in planned.apply()]
 
 
@@ -71,7 +72,7 @@ async def test_it_is_applied_once_and_then_only_what_differs(written: Any) -> No
         written(DOCUMENT.replace("team: ml", "tier: '1'").replace("size: 2", "size: 3").replace("s3://a", "s3://b"))
         (first, _, third, _) = (await plan(broker, read(path), path.parent)).steps
         assert [(one.field, one.before, one.after) for one in first.changes] == [
-            ("labels.team", "ml", None), ("labels.tier", None, "1"), ("config.size", 2, 3),
+            ("config.size", 2, 3), ("labels.team", "ml", None), ("labels.tier", None, "1"),
         ]  # fmt: skip
         assert third.action == "update"
         assert len(await made(broker, path)) == 2
@@ -152,12 +153,173 @@ async def test_what_is_exported_is_what_was_applied_without_secrets(written: Any
     async with memory_broker(Fake()) as broker:
         await broker.named_secrets.create("shared", {"key": CANARY})
         await made(broker, written())
-        found = await export(broker)
-        assert CANARY not in repr(found)
+        exported = await export(broker)
+        assert CANARY not in repr(exported)
+        found = exported.document
         assert found["connectors"]["one"]["config"] == {"size": 2, "key": {"env": "ONE_KEY"}}
         assert found["connectors"]["two"]["config"] == {"key": "{{shared.key}}"}
         assert found["stacks"] == {"all": ["files"]}
         assert found["components"]["files"] == {"type": "artifact-store", "flavor": "s3", "config": {"path": "s3://a"}}
+
+
+class Bucket(m.Config):
+    """Where."""
+
+    path: str
+    size: int = 1
+
+
+class Declares:
+    """A package that adds a flavor, and with it a component type."""
+
+    @flavorimpl
+    def mooring_flavors(self) -> list[Flavor]:
+        types = ("artifact-store", "toy-box")
+        return [Flavor(name="fake", component_types=types, config=Bucket, resource_type="bucket",
+                       resource_id=lambda config: config.path)]  # fmt: skip
+
+
+FAKES = mc.Flavors([Declares()])
+CONNECTED = """
+connectors:
+  one: {type: fake, auth_method: key, resource_type: bucket, resource_id: 'fake://a'}
+  two: {type: fake, auth_method: key, resource_type: bucket, resource_id: b}
+components:
+  files: {type: artifact-store, flavor: fake, config: {path: a}, connector: one}
+  named: {type: toy-box, flavor: fake, config: {path: z, size: 1}, connector: one, resource_id: a}
+stacks:
+  both: [files, named]
+"""
+
+
+async def test_another_connector_and_another_resource_are_one_change(written: Any) -> None:
+    """The old connector does not reach the new resource, nor the new one the old."""
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker, FAKES)
+        path = written(CONNECTED)
+        assert len(await made(broker, path, FAKES)) == 5
+        assert await made(broker, path, FAKES) == [], "size: 1 is the default, and no change"
+        written(CONNECTED.replace("path: a}, connector: one", "path: b}, connector: two"))
+        assert await made(broker, path, FAKES) == [("update", "component", "files")]
+        assert components.resource(await components.get("files")) == "b"
+        written(CONNECTED.replace("connector: one, resource_id: a", "connector: two, resource_id: b"))
+        (_, step) = (await plan(broker, read(path), path.parent, FAKES)).changes
+        assert [(one.field, one.before, one.after) for one in step.changes] == [
+            ("connector", "one", "two"), ("resource_id", "a", "b")
+        ]  # fmt: skip
+        await made(broker, path, FAKES)
+        found = (await export(broker)).document["components"]["named"]
+        assert (found["connector"], found["resource_id"], found["config"]) == ("two", "b", {"path": "z"})
+
+
+async def test_what_is_refused_half_way_of_a_change_changes_nothing(written: Any) -> None:
+    async with memory_broker(Fake()) as broker:
+        path = written(CONNECTED)
+        await made(broker, path, FAKES)
+        before = await mc.Components(broker, FAKES).get("files")
+        written(CONNECTED.replace("path: a}, connector: one", "path: c}, connector: two"))
+        with pytest.raises(m.UnsupportedResource, match=r"components.files: connector 'two' is scoped to 'b'"):
+            await made(broker, path, FAKES)
+        assert await mc.Components(broker, FAKES).get("files") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("both: [files, named]", "both: []", ":9: stacks.both: a stack has at least one component"),
+        ("both: [files, named]", "both: [files, files]", ":9: stacks.both: a stack has one artifact-store"),
+        ("connector: one}", "resource_id: a}", "a resource is what a connector reaches; name the connector too"),
+        ("connector: one}", "secret: word}", "a fake component takes no secret"),
+        ("connector: one}", "connector: none}", "components.files: no connector is named 'none'"),
+        ("connector: one}", 'connector: one, labels: {"": x}}', "components.files: a label's key and value are"),
+        ("resource_id: b}", 'resource_id: b, labels: {"": x}}', ":4: connectors.two: a label's key and value are"),
+        ("resource_id: b}", "resource_id: b, ttl: 99999d}", ":4: connectors.two: "),
+        ("type: bucket, resource_id: b", "type: bukket, resource_id: b", ":4: connectors.two: "),
+        ("path: a", "path: '{{word.kee}}'", "components.files: field 'path' refers to 'word.kee'"),
+        ("path: a", "path: '{{ word . key }}'", "field 'path' has a reference that is none"),
+        ("type: artifact-store", "type: artifact-stor", "no component type 'artifact-stor'; did you mean"),
+        ("flavor: fake, config: {path: a}", "flavor: local", "there is no flavor 'local' of artifact-store"),
+        (
+            "type: artifact-store, flavor: fake, config: {path: a}",
+            "type: orchestrator, flavor: local",
+            "components.files: a local component needs no connector",
+        ),
+    ],
+)
+async def test_what_apply_would_refuse_is_no_plan(written: Any, old: str, new: str, says: str) -> None:
+    assert old in CONNECTED
+    for there in (False, True):
+        async with memory_broker(Fake()) as broker:
+            await broker.named_secrets.create("word", {"key": CANARY})
+            if there:
+                await made(broker, written(CONNECTED), FAKES)
+            path = written(CONNECTED.replace(old, new, 1))
+            with pytest.raises(m.MooringError) as caught:
+                await plan(broker, read(path), path.parent, FAKES)
+            assert says in caught.value.message
+            assert CANARY not in caught.value.message
+
+
+async def test_a_secret_is_exported_only_where_all_of_it_is_a_reference(written: Any) -> None:
+    async with memory_broker(Fake()) as broker:
+        await broker.named_secrets.create("db", {"user": "ann"})
+        for name, key in (("a-b", f"{CANARY}{{{{db.user}}}}"), ("a_b", CANARY), ("1c", "{{db.user}}:{{db.user}}")):
+            await broker.register(name, type="fake", auth_method="key", config={"key": key})
+        exported = await export(broker)
+        assert CANARY not in repr(exported)
+        keys = {name: one["config"]["key"] for name, one in exported.document["connectors"].items()}
+        assert keys == {"a-b": {"env": "A_B_KEY"}, "a_b": {"env": "A_B_KEY_2"}, "1c": "{{db.user}}:{{db.user}}"}
+        path = written(DOCUMENT.replace("{env: APPLY_KEY}", f"'{CANARY}{{{{db.user}}}}'"))
+        with pytest.raises(m.InvalidConfig, match="field 'key' is a secret, which is not written in clear") as caught:
+            await made(broker, path)
+        assert CANARY not in caught.value.message
+
+
+async def test_a_component_whose_connector_was_deleted_is_told_of_and_connected_anew(written: Any) -> None:
+    async with memory_broker(Fake()) as broker:
+        path = written(CONNECTED)
+        await made(broker, path, FAKES)
+        await broker.delete("one", force=True)
+        exported = await export(broker)
+        assert exported.lost == ("files", "named")
+        assert "connector" not in exported.document["components"]["files"]
+        says = "the connector of component 'files' was deleted; connect it to another: mooring artifact-store connect"
+        with pytest.raises(m.InvalidConfig, match=says):
+            async with mc.open(broker, "files", flavors=FAKES):
+                pass
+        assert {one[1:] for one in await made(broker, path, FAKES)} == {
+            ("connector", "one"), ("component", "files"), ("component", "named")
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "there is nothing in"),
+        ("# a comment\n", "there is nothing in"),
+        ("version: !!bool maybe", ":1: a number or date that cannot be"),
+        ("version: !!int ''", ":1: a number or date that cannot be"),
+        ("version: !!float ''", ":1: a number or date that cannot be"),
+        ("version: !!timestamp x", ":1: a number or date that cannot be"),
+        ("connectors: [1]", ":1: connectors: Expected `object`"),
+        ("- 1", ": the document: Expected `object`"),
+    ],
+)
+async def test_what_is_no_document(written: Any, text: str, says: str) -> None:
+    with pytest.raises(m.InvalidConfig) as caught:
+        read(written(text))
+    assert says in caught.value.message
+
+
+async def test_a_value_that_is_no_secret_may_be_kept_elsewhere_too(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "there")
+    async with memory_broker(Fake()) as broker:
+        await broker.named_secrets.create("shared", {"key": CANARY})
+        path = written(DOCUMENT.replace("size: 2", "place: {env: PLACE}"))
+        await made(broker, path)
+        assert (await broker.get("one")).settings == {"place": "there"}
 
 
 def test_the_schema_knows_every_key() -> None:

@@ -63,7 +63,11 @@ async def test_the_only_connector_that_fits_is_taken_and_what_it_issues_is_opene
             async with mc.open(broker, "store", flavors=FLAVORS):
                 pass
         made, asked = await components.connect("store")
-        assert (made.connector_id, made.resource_id, [each.connector.name for each in asked]) == (one.id, "a", ["one"])
+        assert (made.connector_id, components.resource(made), [each.connector.name for each in asked]) == (
+            one.id,
+            "a",
+            ["one"],
+        )
         async with mc.open(broker, "store", flavors=FLAVORS) as client:
             assert (client.resource_id, client.consumer) == ("a", "component/store")
         (lease,) = await broker.leases(consumer="component/store")
@@ -127,7 +131,7 @@ async def test_a_change_connects_anew_and_leaves_alone_what_was_named() -> None:
         await components.register("usual", **about)
         await components.register("named", **about, resource_id="b")
         for name, resource in (("usual", "c"), ("named", "b")):
-            assert (await components.configure(name, {"path": "c"})).resource_id == resource
+            assert components.resource(await components.configure(name, {"path": "c"})) == resource
 
 
 async def test_a_secret_serves_instead_where_the_flavor_takes_one() -> None:

@@ -179,6 +179,18 @@ class Broker:
             values = lifted.config
         return await _register.register(self._desk, draft, values, check=verify)
 
+    async def draft(
+        self, connector: Connector, config: Mapping[str, Any] | Config
+    ) -> tuple[Connector, dict[str, Secret]]:
+        """A connector as `register` would store it, and what it would seal; for system plugins.
+
+        Checks all that can be checked without the vendor; stores nothing.
+
+        Raises:
+            InvalidConfig, UnknownConnectorType, UnknownAuthMethod, UnknownDocument, UnsupportedResource, NotPermitted.
+        """
+        return await _register.draft(self._desk, connector, config)
+
     async def lift(
         self, type: str, *, auth_method: str | None = None, options: Mapping[str, Any] | None = None
     ) -> Lifted:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from mooring.broker._desk import DOCUMENT, Desk
-from mooring.broker._register import check_name
+from mooring.broker._register import check_labels, check_name
 from mooring.errors import NameTaken, StoreConflict, UnknownDocument, suggest
 from mooring.records import AuditEntry
 from mooring.types import Connector, Secret, Struct
@@ -58,9 +58,9 @@ class Documents:
 
         Raises:
             NameTaken: there is one of that name.
-            InvalidConfig: the name is none.
+            InvalidConfig: the name is none, or a label.
         """
-        check_name(name, self._kind)
+        self.check(name, labels or {})
         now = self._desk.clock.now()
         record = Connector(
             id=str(uuid.uuid4()),
@@ -82,6 +82,15 @@ class Documents:
         else:
             return await self._audited("create", record)
         raise problem
+
+    def check(self, name: str, labels: Mapping[str, str]) -> None:
+        """Refuse a name or labels that none can have.
+
+        Raises:
+            InvalidConfig: they are none.
+        """
+        check_name(name, self._kind)
+        check_labels(labels)
 
     async def get(self, name: str) -> Document:
         """The one of that name, id or beginning of an id (8 characters or more).
@@ -113,7 +122,9 @@ class Documents:
 
         Raises:
             StoreConflict: somebody else has changed it since it was read.
+            InvalidConfig: a label is none.
         """
+        check_labels(labels or {})
         record = await self._as_read(document)
         kept = await self._desk.open(record) if secrets is None else secrets
         changed = msgspec.structs.replace(

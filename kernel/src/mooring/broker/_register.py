@@ -22,6 +22,7 @@ from mooring.registry import Route
 from mooring.types import AuthMethod, Config, Connector, Secret, build_config, instant, split_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAME_LENGTH = 128
 LABEL_LENGTH = 256
 LONGEST_SPAN = timedelta(days=3653)
@@ -49,24 +50,13 @@ class Changes(TypedDict, total=False):
 
 async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Config, *, check: bool) -> Connector:
     """Store the draft with its configuration, verified first unless told not to."""
-    check_name(draft.name)
-    _check_labels(draft.labels)
-    _check_spans(draft)
+    _check(draft)
     if (known := await desk.store.find(draft.name)) and known.name == draft.name:
         raise NameTaken(f"a connector named {draft.name!r} exists already; choose another name, or update it")
     with desk.failing_on_record("register", draft), doing("register", draft, draft.resource_id):
-        route = desk.registry.route(draft.type)
-        method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
-        desk.permit(method)
-        settings, secrets = await _config(desk, method, values)
-        connector = msgspec.structs.replace(
-            draft,
-            id=str(uuid.uuid4()),
-            auth_method=method.name,
-            settings=settings,
-            owner=draft.owner or desk.owner,
-        )
-        connector = await desk.seal(_scoped(desk, route, connector), secrets)
+        connector, secrets = await _configured(desk, draft, values)
+        connector = msgspec.structs.replace(connector, id=str(uuid.uuid4()), owner=draft.owner or desk.owner)
+        connector = await desk.seal(connector, secrets)
         if check:
             identity = await verify(desk, connector)
             connector = msgspec.structs.replace(connector, expires_at=connector.expires_at or identity.expires_at)
@@ -74,6 +64,16 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
     registered = ConnectorRegistered(at=desk.clock.now(), **_about(connector))
     await desk.books.write(registered, audit=[desk.entry("register", connector)])
     return connector
+
+
+async def draft(
+    desk: Desk, connector: Connector, values: Mapping[str, Any] | Config
+) -> tuple[Connector, dict[str, Secret]]:
+    """What `register` would store of it, and seal with it; calls no vendor and stores nothing."""
+    _check(connector)
+    with doing("register", connector, connector.resource_id):
+        return await _configured(desk, connector, values)
+    raise AssertionError  # `doing` has raised
 
 
 async def update(desk: Desk, connector: Connector, changes: Changes, *, check: bool) -> Connector:
@@ -85,11 +85,9 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
         plain = {key: value for key, value in changes.items() if key not in ("labels", "config", "auth_method")}
         draft = msgspec.structs.replace(connector, **plain, version=connector.version + 1, updated_at=desk.clock.now())
         draft = msgspec.structs.replace(draft, expires_at=draft.expires_at and instant(draft.expires_at))
-        check_name(draft.name)
         labels: dict[str, str | None] = {**connector.labels, **changes.get("labels", {})}
         draft = msgspec.structs.replace(draft, labels={k: v for k, v in labels.items() if v is not None})
-        _check_labels(draft.labels)
-        _check_spans(draft)
+        _check(draft)
         method = route.auth_method(changes.get("auth_method", connector.auth_method))
         desk.permit(method)
         secrets = None
@@ -202,15 +200,28 @@ async def _config(
             wanted, given = method.config.__name__, type(values).__name__
             raise InvalidConfig(f"auth method {method.name!r} is configured by a {wanted}, not by a {given}")
         return split_config(values)
-    referring = {name: value for name, value in values.items() if references(value)}
-    resolved = await resolve(referring, desk.open_secret)
-    settings, secrets = split_config(build_config(method.config, {**values, **resolved}))
-    for name, value in referring.items():
+    resolved = await resolve(values, desk.open_secret)
+    settings, secrets = split_config(build_config(method.config, resolved))
+    for name, value in values.items():
+        if not references(value):
+            continue
         if name in secrets:
             secrets[name] = value if isinstance(value, Secret) else Secret(value)
         else:
             settings[name] = value.reveal() if isinstance(value, Secret) else value
     return settings, secrets
+
+
+async def _configured(
+    desk: Desk, draft: Connector, values: Mapping[str, Any] | Config
+) -> tuple[Connector, dict[str, Secret]]:
+    """The draft with its auth method, its settings and its scope in canonical form; and its secrets."""
+    route = desk.registry.route(draft.type)
+    method = route.auth_method(draft.auth_method) if draft.auth_method else _default_method(route)
+    desk.permit(method)
+    settings, secrets = await _config(desk, method, values)
+    connector = msgspec.structs.replace(draft, auth_method=method.name, settings=settings)
+    return _scoped(desk, route, connector), secrets
 
 
 def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
@@ -232,6 +243,12 @@ def _default_method(route: Route) -> AuthMethod:
     raise UnknownAuthMethod(f"name an auth method of {route.type.name!r}; one of: {known}")
 
 
+def _check(draft: Connector) -> None:
+    check_name(draft.name)
+    check_labels(draft.labels)
+    _check_spans(draft)
+
+
 def check_name(name: str, kind: str = "connector") -> None:
     """Refuse what no connector, or other record of that kind, can be called."""
     if not NAME.fullmatch(name):
@@ -240,9 +257,12 @@ def check_name(name: str, kind: str = "connector") -> None:
             "beginning with a letter or digit",
             field="name",
         )
+    if ID.fullmatch(name):
+        raise InvalidConfig(f"a {kind}'s name is no id, for one would be taken for the other", field="name")
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Refuse labels that nothing can have."""
     for key, value in labels.items():
         if not key or not key.isprintable() or not value.isprintable() or max(len(key), len(value)) > LABEL_LENGTH:
             raise InvalidConfig(

@@ -118,7 +118,8 @@ def check_key(key: str) -> None:
     """Refuse what no key of a secret can be."""
     if not KEY.fullmatch(key):
         raise InvalidConfig(
-            f"the key {key[:64]!r} is none; it is letters, digits, dashes and underscores, beginning with a letter"
+            f"the key {key[:64]!r} is none; it is letters, digits, dashes and underscores, beginning with a letter, "
+            "128 at most"
         )
 
 

@@ -14,6 +14,7 @@ import click
 
 from mooring.cli._output import printable, say
 from mooring.cli._process import INTERRUPTED, begin
+from mooring.cli._signals import typing_hidden
 from mooring.errors import ConfigError, InvalidConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Guide:
         """
         try:
             if hidden and self.person:
-                text = getpass(label, sys.stderr)
+                text = _hidden(label)
             else:
                 click.echo(label, nl=False, file=sys.stderr)
                 text = sys.stdin.readline()
@@ -157,6 +158,15 @@ class Guide:
             else:
                 return text
         raise InvalidConfig(problem)
+
+
+def _hidden(label: str) -> str:
+    try:
+        with typing_hidden():
+            return getpass(label, sys.stderr)
+    except EOFError:
+        click.echo(file=sys.stderr)
+        raise
 
 
 class _Again(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +10,9 @@ import click
 
 from mooring.cli._output import say
 from mooring.cli._process import begin
+from mooring.cli._signals import typing_hidden
 from mooring.errors import InvalidConfig
-from mooring.references import REFERENCE
+from mooring.references import only_references
 from mooring.types import ConfigField, Secret
 
 MAX_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class Source:
             given = given[1:]
         elif given.startswith("@"):
             return _file(field, given[1:])
-        if field.secret and re.search(r"\w", REFERENCE.sub("", given)):
+        if field.secret and not only_references(given):
             self._in_clear.append(field.name)
         return given
 
@@ -91,7 +91,8 @@ def prompted(field: ConfigField) -> str:
     """A secret from the terminal, not shown."""
     begin()  # the terminal shall show again what is typed
     label = f"{field.name} ({field.description})" if field.description else field.name
-    return str(click.prompt(label, hide_input=True, err=True))
+    with typing_hidden():
+        return str(click.prompt(label, hide_input=True, err=True))
 
 
 def missing_secrets(fields: Iterable[ConfigField], given: dict[str, object]) -> dict[str, Secret]:

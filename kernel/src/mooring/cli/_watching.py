@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from mooring.cli._output import console
+from mooring.cli._signals import undoing
 
 if TYPE_CHECKING:
     from mooring.cli._live import Live
@@ -64,21 +63,14 @@ def watching(reach: Reach, *, rows: bool = False) -> Generator[Watch, None, None
 def _cursor_comes_back() -> Generator[None, None, None]:
     """It is hidden while something is drawn, and would stay so if the process were terminated."""
     streams = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
-    if not streams or current_thread() is not main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
 
-    def end(number: int, _frame: object) -> None:
-        with suppress(OSError):
-            os.write(streams[0], b"\x1b[?25h\n")
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+    def show() -> None:
+        for stream in streams[:1]:
+            with suppress(OSError):
+                os.write(stream, b"\x1b[?25h\n")
 
-    signal.signal(signal.SIGTERM, end)
-    try:
+    with undoing(show):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from mooring.cli._edge import Run
 from mooring.cli._fields import Fields, check_required, split, values
 from mooring.cli._guided import Guide, guiding, show_command, show_summary
 from mooring.cli._lazy import CONTEXT, command
-from mooring.cli._output import Table, Title, emit, output_option, say, short
+from mooring.cli._output import Table, Title, emit, output_option, printable, put, say, short
 from mooring.cli._process import INTERRUPTED
 from mooring.cli._register import one_name
 from mooring.cli._secrets import Source
@@ -40,6 +40,8 @@ __all__ = [
     "guiding",
     "labels",
     "output_option",
+    "printable",
+    "put",
     "say",
     "short",
     "show_command",

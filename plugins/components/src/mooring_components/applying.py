@@ -7,14 +7,19 @@ nothing; after a failure it goes on where it ended, for what is done is no chang
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
 import mooring as m
 from mooring.broker import Document
-from mooring_components.components import STACK, Component, Components
+from mooring.references import only_references
+from mooring.types import Connector
+from mooring_components.components import Component, Components, check_stack
 from mooring_components.documents import ComponentEntry, ConnectorEntry, Source, value_of
+from mooring_components.flavors import Flavors
 
 HIDDEN = "********"
 Kind = Literal["connector", "component", "stack"]
@@ -39,11 +44,11 @@ class Step(m.types.Struct):
 
 
 class Plan:
-    """What would change; made by `plan`."""
+    """What would change: how what the document says would be stored differs from what is. Made by `plan`."""
 
-    def __init__(self, broker: m.Broker, source: Source, folder: Path) -> None:
+    def __init__(self, broker: m.Broker, source: Source, folder: Path, flavors: Flavors | None = None) -> None:
         self._broker = broker
-        self._components = Components(broker)
+        self._components = Components(broker, flavors)
         self._source = source
         self._folder = folder
         self._configs: dict[str, dict[str, Any]] = {}
@@ -60,12 +65,14 @@ class Plan:
         for name, connector in desired.connectors.items():
             with self._at("connectors", name):
                 self.steps.append(await self._connector(name, connector))
+        components = {one.name: one for one in await self._components.list()}
         for name, component in desired.components.items():
             with self._at("components", name):
-                self.steps.append(await self._component(name, component))
+                self.steps.append(await self._component(name, component, components.get(name)))
+        stacks = {one.name: one for one in await self._components.stacks()}
         for name, parts in desired.stacks.items():
             with self._at("stacks", name):
-                self.steps.append(await self._stack(name, parts))
+                self.steps.append(self._stack(name, parts, stacks.get(name), components))
 
     @property
     def changes(self) -> list[Step]:
@@ -89,40 +96,40 @@ class Plan:
     # -- connectors
 
     async def _connector(self, name: str, entry: ConnectorEntry) -> Step:
-        place = self._source.at("connectors", name)
-        route = self._broker.registry.route(entry.type)
-        method = route.auth_method(entry.auth_method or _only_method(route.type))
-        fields = {one.name: one for one in m.fields_of(method.config)}
+        self._configs[name] = await self._config(name, entry)
+        now = datetime.now(UTC)
+        about = _about(entry) | {"auth_method": entry.auth_method or ""}
+        wanted, secrets = await self._broker.draft(
+            Connector(id="", name=name, type=entry.type, labels=entry.labels, created_at=now, updated_at=now, **about),
+            self._configs[name],
+        )
+        stored = await self._stored(name)
+        if stored is None:
+            return _step("connector", name, None, _connector(wanted, secrets))
+        if stored.type != entry.type:
+            raise m.InvalidConfig(f"connector {name!r} is of the type {stored.type!r}; it cannot become another")
+        present = _connector(stored, await self._broker.secrets(stored.id))
+        return _step("connector", name, present, _connector(wanted, secrets))
+
+    async def _config(self, name: str, entry: ConnectorEntry) -> dict[str, Any]:
+        """A connector's fields, from where they are kept; a secret in clear is refused."""
+        methods = self._broker.registry.route(entry.type).type.auth_methods
+        fields = [m.fields_of(one.config) for one in methods if entry.auth_method in (one.name, None)]
+        secret = {one.name for some in fields for one in some if one.secret}
+        config: dict[str, Any] = {}
         for field, value in entry.config.items():
-            known = fields.get(field)
-            if known is not None and known.secret and not _is_reference(value):
-                where = self._source.at("connectors", name, "config", field)
+            where = self._source.at("connectors", name, "config", field)
+            if field in secret and not _is_reference(value):
                 raise m.InvalidConfig(
                     f"{where}: field {field!r} is a secret, which is not written in clear; give it as {{env: NAME}}, "
                     f"{{file: PATH}} or '{{{{secret.key}}}}' (mooring secret create)",
                     field=field,
                 )
-        config = {
-            field: value_of(value, self._folder, field, self._source.at("connectors", name, "config", field) or place)
-            for field, value in entry.config.items()
-        }
-        m.build_config(method.config, await self._broker.resolve(config))
-        self._configs[name] = config
-        wanted = _wanted(entry, method.name)
-        stored = await self._stored(name)
-        if stored is None:
-            shown = {field: HIDDEN if isinstance(value, m.Secret) else value for field, value in config.items()}
-            changes = _differ({}, wanted | {f"config.{field}": value for field, value in shown.items()})
-            return Step(kind="connector", name=name, action="create", changes=changes)
-        if stored.type != entry.type:
-            raise m.InvalidConfig(
-                f"{place}: connector {name!r} is of the type {stored.type!r}; it cannot become another"
-            )
-        secrets = await self._broker.secrets(stored.id)
-        changed = (*_differ(_present(stored), wanted), *_fields(stored.settings | secrets, config))
-        return Step(kind="connector", name=name, action="update" if changed else "keep", changes=changed)
+            given = value_of(value, self._folder, field, where)
+            config[field] = given.reveal() if isinstance(given, m.Secret) and field not in secret else given
+        return config
 
-    async def _stored(self, name: str) -> m.types.Connector | None:
+    async def _stored(self, name: str) -> Connector | None:
         try:
             found = await self._broker.get(name)
         except m.UnknownConnector:
@@ -130,109 +137,85 @@ class Plan:
         return found if found.name == name else None
 
     async def _apply_connector(self, step: Step) -> None:
-        entry = self._source.desired.connectors[step.name]
-        route = self._broker.registry.route(entry.type)
-        about: dict[str, Any] = {
-            "auth_method": entry.auth_method or _only_method(route.type),
-            "config": self._configs[step.name],
-            "resource_type": entry.resource_type,
-            "resource_id": entry.resource_id,
-            "description": entry.description,
-            "ttl": _span(entry.ttl),
-            "allow_unnarrowed": entry.allow_unnarrowed,
-            "allow_long_lived": entry.allow_long_lived,
-        }
+        entry, config = self._source.desired.connectors[step.name], self._configs[step.name]
+        about = _about(entry)
         if step.action == "create":
-            await self._broker.register(step.name, type=entry.type, labels=entry.labels, **about)
+            await self._broker.register(
+                step.name, type=entry.type, auth_method=entry.auth_method, config=config, labels=entry.labels, **about
+            )
             return
         stored = await self._broker.get(step.name)
+        if entry.auth_method is not None:
+            about["auth_method"] = entry.auth_method
         gone = dict.fromkeys(label for label in stored.labels if label not in entry.labels)
-        removed = dict.fromkeys(field for field in stored.settings if field not in entry.config)
-        about["config"] = {**removed, **about["config"]}
-        await self._broker.update(stored, labels={**gone, **entry.labels}, **about)
+        if about.get("auth_method", stored.auth_method) == stored.auth_method:
+            present = stored.settings | await self._broker.secrets(stored.id)
+            config = dict.fromkeys(field for field in present if field not in config) | config
+        await self._broker.update(stored, labels={**gone, **entry.labels}, config=config, **about)
 
     # -- components
 
-    async def _component(self, name: str, entry: ComponentEntry) -> Step:
-        flavor = self._components.flavors.find(entry.type, entry.flavor)
-        m.build_config(flavor.config, entry.config)
-        if entry.connector is not None and entry.secret is not None:
-            raise m.InvalidConfig("a component is connected or takes a secret, not both; leave one out")
-        if entry.connector is not None and entry.connector not in self._source.desired.connectors:
-            await self._broker.get(entry.connector)
-        if entry.secret is not None:
-            await self._broker.named_secrets.get(entry.secret)
-        wanted = {"type": entry.type, "flavor": entry.flavor, "connector": entry.connector, "secret": entry.secret}
-        wanted |= {f"config.{field}": value for field, value in entry.config.items()}
-        wanted |= {f"labels.{label}": value for label, value in entry.labels.items()}
-        stored = await self._known(name)
+    async def _component(self, name: str, entry: ComponentEntry, stored: Component | None) -> Step:
+        made = await self._components.draft(
+            name, type=entry.type, flavor=entry.flavor, config=entry.config, connector=entry.connector,
+            resource_id=entry.resource_id, secret=entry.secret, labels=entry.labels,
+            to_come=self._source.desired.connectors,
+        )  # fmt: skip
+        wanted = await self._described(made)
         if stored is None:
-            return Step(kind="component", name=name, action="create", changes=_differ({}, wanted))
+            return _step("component", name, None, wanted)
         if (stored.type, stored.flavor) != (entry.type, entry.flavor):
             raise m.InvalidConfig(
                 f"component {name!r} is a {stored.type} of the flavor {stored.flavor}; delete it to make another"
             )
-        present = {"type": stored.type, "flavor": stored.flavor, "secret": stored.secret, "connector": None}
-        if stored.connector_id is not None:
-            present["connector"] = await self._name_of(stored.connector_id)
-        present |= {f"config.{field}": value for field, value in stored.config.items()}
-        present |= {f"labels.{label}": value for label, value in stored.labels.items()}
-        changes = _differ(present, wanted)
-        return Step(kind="component", name=name, action="update" if changes else "keep", changes=changes)
+        return _step("component", name, await self._described(stored), wanted)
 
-    async def _known(self, name: str) -> Component | None:
-        return next((one for one in await self._components.list() if one.name == name), None)
-
-    async def _name_of(self, connector_id: str) -> str:
-        try:
-            return (await self._broker.get(connector_id)).name
-        except m.UnknownConnector:
-            return connector_id
+    async def _described(self, component: Component) -> dict[str, Any]:
+        """What can be said of a component, by field."""
+        connector = component.connector_id
+        if connector is not None:
+            with suppress(m.UnknownConnector):  # it was deleted, or is to come
+                connector = (await self._broker.get(connector)).name
+        return {
+            "type": component.type,
+            "flavor": component.flavor,
+            "connector": connector,
+            "resource_id": component.resource_id,
+            "secret": component.secret,
+            **{f"config.{field}": value for field, value in component.config.items()},
+            **{f"labels.{label}": value for label, value in component.labels.items()},
+        }
 
     async def _apply_component(self, step: Step) -> None:
         entry = self._source.desired.components[step.name]
+        about: dict[str, Any] = {"config": entry.config, "connector": entry.connector, "secret": entry.secret,
+                                 "resource_id": entry.resource_id, "labels": entry.labels}  # fmt: skip
         if step.action == "create":
-            await self._components.register(
-                step.name, type=entry.type, flavor=entry.flavor, config=entry.config, connector=entry.connector,
-                resource_id=entry.resource_id, secret=entry.secret, labels=entry.labels,
-            )  # fmt: skip
-            return
-        stored = await self._components.get(step.name)
-        changed = {change.field for change in step.changes}
-        removed = dict.fromkeys(field for field in stored.config if field not in entry.config)
-        await self._components.configure(stored.id, {**removed, **entry.config}, labels=entry.labels)
-        if "connector" in changed and entry.connector is None:
-            await self._components.disconnect(stored.id)
-        elif "connector" in changed:
-            await self._components.connect(stored.id, entry.connector, resource_id=entry.resource_id)
-        if "secret" in changed and entry.secret is not None:
-            await self._components.take_secret(stored.id, entry.secret)
+            await self._components.register(step.name, type=entry.type, flavor=entry.flavor, **about)
+        else:
+            await self._components.put(step.name, **about)
 
     # -- stacks
 
-    async def _stack(self, name: str, parts: Sequence[str]) -> Step:
-        known = {one.id: one.name for one in await self._components.list()}
+    def _stack(
+        self, name: str, parts: Sequence[str], stored: Document | None, components: Mapping[str, Component]
+    ) -> Step:
+        there: dict[str, Component | ComponentEntry] = {**components, **self._source.desired.components}
         for part in parts:
-            if part not in self._source.desired.components and part not in known.values():
+            if part not in there:
                 raise m.InvalidConfig(f"stack {name!r} names a component {part!r}, which there is not")
-        stored = await self._stack_of(name)
+        check_stack([there[part].type for part in parts])
+        wanted = {"components": sorted(parts)}
         if stored is None:
-            return Step(kind="stack", name=name, action="create", changes=_differ({}, {"components": sorted(parts)}))
-        present = sorted(known.get(one, one) for one in stored.body["components"])
-        changes = _differ({"components": present}, {"components": sorted(parts)})
-        return Step(kind="stack", name=name, action="update" if changes else "keep", changes=changes)
-
-    async def _stack_of(self, name: str) -> Document | None:
-        return next((one for one in await self._components.stacks() if one.name == name), None)
+            return _step("stack", name, None, wanted)
+        names = {one.id: one.name for one in components.values()}
+        return _step(
+            "stack", name, {"components": sorted(names.get(one, one) for one in stored.body["components"])}, wanted
+        )
 
     async def _apply_stack(self, step: Step) -> None:
-        parts = self._source.desired.stacks[step.name]
-        stored = await self._stack_of(step.name)
-        if stored is None:
-            await self._components.add_stack(step.name, parts)
-            return
-        ids = [(await self._components.get(one)).id for one in parts]
-        await self._broker.documents(STACK).replace(stored, body={"components": ids})
+        write = self._components.add_stack if step.action == "create" else self._components.put_stack
+        await write(step.name, self._source.desired.stacks[step.name])
 
 
 class _Place:
@@ -250,23 +233,32 @@ class _Place:
             error.args = (error.message,)
 
 
-async def plan(broker: m.Broker, source: Source, folder: Path) -> Plan:
-    """What would change for the store to be as a document says."""
-    made = Plan(broker, source, folder)
+async def plan(broker: m.Broker, source: Source, folder: Path, flavors: Flavors | None = None) -> Plan:
+    """What would change for the store to be as a document says, whose files are relative to the folder."""
+    made = Plan(broker, source, folder, flavors)
     await made.make()
     return made
 
 
-async def export(broker: m.Broker) -> dict[str, Any]:
+class Exported(m.types.Struct):
+    """The store as a document."""
+
+    document: dict[str, Any]
+    lost: tuple[str, ...]
+    """The components whose connector was deleted; they are not connected in the document."""
+
+
+async def export(broker: m.Broker) -> Exported:
     """The store as a document; secrets as references to environment variables, which are to be set."""
     components = Components(broker)
     connectors: dict[str, Any] = {}
     names: dict[str, str] = {}
+    variables: set[str] = set()
     for one in await broker.list():
         names[one.id] = one.name
         secrets = await broker.secrets(one.id)
         config = dict(one.settings) | {
-            field: value.reveal() if _is_reference(value.reveal()) else {"env": _variable(one.name, field)}
+            field: value.reveal() if only_references(value.reveal()) else {"env": _variable(one.name, field, variables)}
             for field, value in secrets.items()
         }
         entry = {"type": one.type, "auth_method": one.auth_method, "resource_type": one.resource_type,
@@ -276,81 +268,87 @@ async def export(broker: m.Broker) -> dict[str, Any]:
         connectors[one.name] = {key: value for key, value in entry.items() if value not in (None, "", {}, False)}
     parts: dict[str, Any] = {}
     listed = await components.list()
+    lost = tuple(part.name for part in listed if part.connector_id not in (None, *names))
     for part in listed:
         entry = {"type": part.type, "flavor": part.flavor, "config": dict(part.config),
-                 "connector": names.get(part.connector_id or ""), "secret": part.secret,
-                 "labels": dict(part.labels)}  # fmt: skip
+                 "connector": names.get(part.connector_id or ""),
+                 "resource_id": None if part.name in lost else part.resource_id,
+                 "secret": part.secret, "labels": dict(part.labels)}  # fmt: skip
         parts[part.name] = {key: value for key, value in entry.items() if value not in (None, "", {})}
     by_id = {one.id: one.name for one in listed}
     stacks = {one.name: [by_id.get(id, id) for id in one.body["components"]] for one in await components.stacks()}
-    return {"version": 1, "connectors": connectors, "components": parts, "stacks": stacks}
-
-
-def _only_method(type: m.ConnectorType) -> str:
-    if len(type.auth_methods) == 1:
-        return type.auth_methods[0].name
-    names = ", ".join(one.name for one in type.auth_methods)
-    raise m.InvalidConfig(f"name the auth method of {type.name!r}: auth_method is one of {names}", field="auth_method")
+    document = {"version": 1, "connectors": connectors, "components": parts, "stacks": stacks}
+    return Exported(document=document, lost=lost)
 
 
 def _is_reference(value: Any) -> bool:
-    from mooring.references import references
+    """Whether a secret is not written in clear."""
+    return (isinstance(value, dict) and set(value) in ({"env"}, {"file"})) or (
+        isinstance(value, str) and only_references(value)
+    )
 
-    return (isinstance(value, dict) and set(value) in ({"env"}, {"file"})) or bool(references(value))
 
-
-def _wanted(entry: ConnectorEntry, auth_method: str) -> dict[str, Any]:
+def _about(entry: ConnectorEntry) -> dict[str, Any]:
+    """What a document says of a connector, as `register`, `update` and a record take it."""
     return {
-        "auth_method": auth_method,
         "resource_type": entry.resource_type,
         "resource_id": entry.resource_id,
         "description": entry.description,
-        "ttl": _written(_span(entry.ttl)),
+        "ttl": _span(entry.ttl),
         "allow_unnarrowed": entry.allow_unnarrowed,
         "allow_long_lived": entry.allow_long_lived,
-    } | {f"labels.{label}": value for label, value in entry.labels.items()}
+    }
 
 
-def _present(stored: m.types.Connector) -> dict[str, Any]:
+def _connector(one: Connector, secrets: Mapping[str, m.Secret]) -> dict[str, Any]:
+    """What can be said of a connector, by field; None is nothing."""
     return {
-        "auth_method": stored.auth_method,
-        "resource_type": stored.resource_type,
-        "resource_id": stored.resource_id,
-        "description": stored.description,
-        "ttl": _written(stored.ttl),
-        "allow_unnarrowed": stored.allow_unnarrowed,
-        "allow_long_lived": stored.allow_long_lived,
-    } | {f"labels.{label}": value for label, value in stored.labels.items()}
+        "auth_method": one.auth_method,
+        "resource_type": one.resource_type,
+        "resource_id": one.resource_id,
+        "description": one.description or None,
+        "ttl": _written(one.ttl),
+        "allow_unnarrowed": one.allow_unnarrowed or None,
+        "allow_long_lived": one.allow_long_lived or None,
+        **{f"labels.{label}": value for label, value in one.labels.items()},
+        **{f"config.{field}": value for field, value in {**one.settings, **secrets}.items()},
+    }
 
 
-def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The fields of a configuration that differ; of secrets, that they do."""
+def _step(kind: Kind, name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Step:
+    """What is done for a thing to become as it is wanted; `before` is None where there is none."""
+    changes = _differ(before or {}, after)
+    return Step(
+        kind=kind, name=name, action="create" if before is None else "update" if changes else "keep", changes=changes
+    )
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The fields that differ; of secrets, that they do."""
     found = []
     for field in sorted({*before, *after}):
         old, new = before.get(field), after.get(field)
-        if isinstance(old, m.Secret) or isinstance(new, m.Secret):
-            if _plain(old) != _plain(new):
-                found.append(Change(field=f"config.{field}", before=old and HIDDEN, after=new and HIDDEN))
-        elif old != new:
-            found.append(Change(field=f"config.{field}", before=old, after=new))
-    return found
+        if _plain(old) != _plain(new):
+            found.append(Change(field=field, before=_shown(old), after=_shown(new)))
+    return tuple(found)
 
 
 def _plain(value: Any) -> Any:
     return value.reveal() if isinstance(value, m.Secret) else value
 
 
-def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    nothing = (None, "", False)
-    return tuple(
-        Change(field=field, before=before.get(field), after=after.get(field))
-        for field in sorted({*before, *after})
-        if before.get(field) != after.get(field) and not (before.get(field) in nothing and after.get(field) in nothing)
-    )
+def _shown(value: Any) -> Any:
+    return HIDDEN if isinstance(value, m.Secret) else value
 
 
-def _variable(connector: str, field: str) -> str:
-    return "".join(one if one.isalnum() else "_" for one in f"{connector}_{field}").upper()
+def _variable(connector: str, field: str, taken: set[str]) -> str:
+    """The environment variable for a secret; no two have the same."""
+    usual = "".join(one if one.isalnum() else "_" for one in f"{connector}_{field}").upper()
+    usual = f"_{usual}" if usual[0].isdigit() else usual
+    numbered = (f"{usual}_{number}" for number in count(2))
+    name = next(one for one in chain([usual], numbered) if one not in taken)
+    taken.add(name)
+    return name
 
 
 def _span(text: str | None) -> timedelta | None:

@@ -80,7 +80,10 @@ def export(run: t.Run, as_schema: bool) -> None:
     if as_schema:
         click.echo(json.dumps(schema(), indent=2))
         return
-    t.emit("yaml", t.with_broker(run, applying.export, alone=True))
+    exported = t.with_broker(run, applying.export, alone=True)
+    t.emit("yaml", exported.document)
+    for name in exported.lost:
+        t.say(f"Warning: the connector of component {name!r} was deleted; the document does not connect it")
 
 
 def _changes(number: int) -> str:
@@ -105,10 +108,10 @@ def _draw(steps: list[applying.Step]) -> None:
     for step in steps:
         if step.action == "keep":
             continue
-        click.echo(f"{SIGNS[step.action]} {step.kind} {step.name}")
+        t.put(f"{SIGNS[step.action]} {step.kind} {step.name}")
         for change in step.changes:
             before = "" if change.before is None else f"{_text(change.before)} -> "
-            click.echo(f"    {change.field}: {before}{_text(change.after)}")
+            t.put(t.printable(f"    {change.field}: {before}{_text(change.after)}"))
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -101,18 +101,20 @@ def _register(kind: str | None) -> click.Command:
         about = f"mooring component flavors {type} {flavor}"
         name, config = t.fields(run, arguments, found.config, options, about=about)
 
-        async def work(broker: m.Broker) -> tuple[Component, str | None]:
-            made = await Components(broker).register(
+        async def work(broker: m.Broker) -> Row:
+            components = Components(broker)
+            made = await components.register(
                 name, type=type, flavor=flavor, config=config, connector=connector, resource_id=resource_id,
                 secret=secret, labels=t.labels(labels),
             )  # fmt: skip
-            return made, await _connector_name(broker, made)
+            return await _row(components, made)
 
-        made, to = t.with_broker(run, work)
+        row = t.with_broker(run, work)
+        made, to = row.component, row.connector
         t.say(f"Registered the {made.type} {made.name!r}" + (f", connected to {to!r}." if to else "."))
         if not to and not made.secret and found.resource_type:
             t.say(f"To connect it: mooring {made.type} connect {made.name}")
-        t.emit(output, _data(made, to), _table([(made, to)]))
+        t.emit(output, _data(row), _table([row]))
 
     if kind is None:
         option = click.option("-t", "--type", "type_", metavar="TYPE", help="The component type.")
@@ -157,16 +159,16 @@ def _update(kind: str | None) -> click.Command:
         if not config and not labels and secret is None:
             raise m.InvalidConfig("there is nothing to change; name a field or an option")
 
-        async def work(broker: m.Broker) -> tuple[Component, str | None]:
+        async def work(broker: m.Broker) -> Row:
             components = Components(broker)
-            made = await components.configure(before.id, config, labels=t.labels(labels) if labels else None)
-            if secret is not None:
-                made = await components.take_secret(before.id, secret)
-            return made, await _connector_name(broker, made)
+            made = await components.configure(
+                before.id, config, labels=t.labels(labels) if labels else None, secret=secret
+            )
+            return await _row(components, made)
 
-        made, to = t.with_broker(run, work)
-        t.say(f"Updated the {made.type} {made.name!r}.")
-        t.emit(output, _data(made, to), _table([(made, to)]))
+        row = t.with_broker(run, work)
+        t.say(f"Updated the {row.component.type} {row.component.name!r}.")
+        t.emit(output, _data(row), _table([row]))
 
     return update
 
@@ -200,14 +202,14 @@ def _connect(kind: str | None) -> click.Command:
         With -i, it asks for what is not given: the component, the connector, the resource; and prints the command that
         does the same. Ctrl-C changes nothing.
         """
-        connected: list[tuple[Component, str | None]] = []
+        connected: list[Row] = []
 
         def work(name: str, connector: str | None, resource_id: str | None) -> None:
-            async def connect(broker: m.Broker) -> tuple[Component, str | None]:
+            async def connect(broker: m.Broker) -> Row:
                 components = Components(broker)
                 found = await components.get(name, kind)
                 made, _ = await components.connect(found.id, connector, resource_id=resource_id)
-                return made, await _connector_name(broker, made)
+                return await _row(components, made)
 
             connected.append(t.with_broker(ctx.obj, connect))
 
@@ -217,9 +219,10 @@ def _connect(kind: str | None) -> click.Command:
             raise click.UsageError("name the component, or give -i to be asked")
         else:
             work(name, connector, resource_id)
-        ((made, to),) = connected
-        t.say(f"Connected the {made.type} {made.name!r} to {made.resource_id or 'what it reaches'} by {to!r}.")
-        t.emit(output, _data(made, to), _table([(made, to)]))
+        (row,) = connected
+        made, to = row.component, row.connector
+        t.say(f"Connected the {made.type} {made.name!r} to {row.resource or 'what it reaches'} by {to!r}.")
+        t.emit(output, _data(row), _table([row]))
         if interactive:
             t.show_command(words)
 
@@ -250,13 +253,14 @@ def _list(kind: str | None) -> click.Command:
     def list_(run: Any, output: str) -> None:
         """List components, and what they are connected to."""
 
-        async def work(broker: m.Broker) -> list[tuple[Component, str | None]]:
+        async def work(broker: m.Broker) -> list[Row]:
             names = {one.id: one.name for one in await broker.list()}
-            found = await Components(broker).list(kind)
-            return [(one, names.get(one.connector_id or "", one.connector_id)) for one in found]
+            components = Components(broker)
+            found = await components.list(kind)
+            return [Row(one, names.get(one.connector_id or ""), components.resource(one)) for one in found]
 
         found = t.with_broker(run, work, alone=True)
-        t.emit(output, [_data(*one) for one in found], _table(found))
+        t.emit(output, [_data(one) for one in found], _table(found))
         if not found:
             t.say(f"There is no {kind or 'component'}; to make one: mooring {kind or 'artifact-store'} register")
 
@@ -271,15 +275,16 @@ def _describe(kind: str | None) -> click.Command:
     def describe(run: Any, name: str, output: str) -> None:
         """Show a component."""
 
-        async def work(broker: m.Broker) -> tuple[Component, str | None]:
-            found = await Components(broker).get(name, kind)
-            return found, await _connector_name(broker, found)
+        async def work(broker: m.Broker) -> Row:
+            components = Components(broker)
+            return await _row(components, await components.get(name, kind))
 
-        one, to = t.with_broker(run, work, alone=True)
+        row = t.with_broker(run, work, alone=True)
+        one = row.component
         rows = [("name", one.name), ("id", one.id), ("type", one.type), ("flavor", one.flavor)]
         rows += [(f"  {field}", str(value)) for field, value in one.config.items()]
-        rows += [("connected to", to or "-"), ("resource", one.resource_id or "-"), ("secret", one.secret or "-")]
-        t.emit(output, _data(one, to), t.Table(("", ""), rows))
+        rows += [("connected to", row.to), ("resource", row.resource or "-"), ("secret", one.secret or "-")]
+        t.emit(output, _data(row), t.Table(("", ""), rows))
 
     return describe
 
@@ -287,7 +292,7 @@ def _describe(kind: str | None) -> click.Command:
 def _delete(kind: str | None) -> click.Command:
     @t.command("delete", examples=_examples(kind, "delete NAME"))
     @click.argument("name", shell_complete=_names(kind))
-    @click.option("--force", is_flag=True, help="Delete it also if a stack has it.")
+    @click.option("--force", is_flag=True, help="Delete it also if a stack has it, and from there.")
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
     @click.pass_obj
     def delete(run: Any, name: str, force: bool, yes: bool) -> None:
@@ -343,6 +348,17 @@ def _stacks() -> click.Group:
         t.say(f"Registered the stack {made.name!r}.")
         t.emit(output, _stack_data(made), t.Table(("ID", "NAME"), [(t.short(made.id), made.name)]))
 
+    @t.command("update", examples=("mooring stack update prod models runs images",))
+    @click.argument("name")
+    @click.argument("components", nargs=-1, required=True, shell_complete=_names(None))
+    @t.output_option
+    @click.pass_obj
+    def update(run: Any, name: str, components: Sequence[str], output: str) -> None:
+        """Have a stack be of these components, and no others."""
+        made = t.with_broker(run, lambda broker: Components(broker).put_stack(name, components))
+        t.say(f"Updated the stack {made.name!r}.")
+        t.emit(output, _stack_data(made), t.Table(("ID", "NAME"), [(t.short(made.id), made.name)]))
+
     @t.command("list", examples=("mooring stack list",))
     @t.output_option
     @click.pass_obj
@@ -365,12 +381,13 @@ def _stacks() -> click.Group:
     def describe(run: Any, name: str, output: str) -> None:
         """Show a stack and its components."""
 
-        async def work(broker: m.Broker) -> tuple[Document, list[tuple[Component, str | None]]]:
-            found, parts = await Components(broker).stack(name)
-            return found, [(one, await _connector_name(broker, one)) for one in parts]
+        async def work(broker: m.Broker) -> tuple[Document, list[Row]]:
+            components = Components(broker)
+            found, parts = await components.stack(name)
+            return found, [await _row(components, one) for one in parts]
 
         found, parts = t.with_broker(run, work, alone=True)
-        data = _stack_data(found) | {"components": [_data(*one) for one in parts]}
+        data = _stack_data(found) | {"components": [_data(one) for one in parts]}
         t.emit(output, data, t.Title(found.name), _table(parts))
 
     @t.command("delete", examples=("mooring stack delete prod",))
@@ -383,7 +400,7 @@ def _stacks() -> click.Group:
         gone = t.with_broker(run, lambda broker: Components(broker).delete_stack(name))
         t.say(f"Deleted the stack {gone.name!r}.")
 
-    for command in (register, list_, describe, delete):
+    for command in (register, update, list_, describe, delete):
         group.add_command(command)
     return group
 
@@ -400,25 +417,39 @@ def _names(kind: str | None) -> Callable[..., list[str]]:
     return complete
 
 
-async def _connector_name(broker: m.Broker, component: Component) -> str | None:
-    if component.connector_id is None:
-        return None
+class Row(NamedTuple):
+    """A component as it is shown."""
+
+    component: Component
+    connector: str | None
+    """The name of its connector; None if it has none, or that was deleted."""
+    resource: str | None
+
+    @property
+    def to(self) -> str:
+        """What it is connected to, for people."""
+        return self.connector or ("(deleted)" if self.component.connector_id else "-")
+
+
+async def _row(components: Components, component: Component) -> Row:
     try:
-        return (await broker.get(component.connector_id)).name
-    except m.UnknownConnector:
-        return component.connector_id  # it was deleted by force
+        connector = (await components.connector(component)).name if component.connector_id else None
+    except m.InvalidConfig:
+        connector = None
+    return Row(component, connector, components.resource(component))
 
 
-def _data(component: Component, connector: str | None) -> dict[str, Any]:
+def _data(row: Row) -> dict[str, Any]:
+    component = row.component
     return {
         "id": component.id,
         "name": component.name,
         "type": component.type,
         "flavor": component.flavor,
         "config": dict(component.config),
-        "connector": connector,
+        "connector": row.connector,
         "connector_id": component.connector_id,
-        "resource_id": component.resource_id,
+        "resource_id": row.resource,
         "secret": component.secret,
         "labels": dict(component.labels),
     }
@@ -428,11 +459,12 @@ def _stack_data(stack: Document) -> dict[str, Any]:
     return {"id": stack.id, "name": stack.name, "components": list(stack.body["components"])}
 
 
-def _table(rows: Sequence[tuple[Component, str | None]]) -> t.Table:
+def _table(rows: Sequence[Row]) -> t.Table:
     return t.Table(
         COLUMNS,
         [
-            (t.short(one.id), one.name, one.type, one.flavor, to or "-", one.resource_id or "-", one.secret or "-")
-            for one, to in rows
+            (t.short(one.id), one.name, one.type, one.flavor, row.to, row.resource or "-", one.secret or "-")
+            for row in rows
+            for one in [row.component]
         ],
     )

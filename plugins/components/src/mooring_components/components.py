@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -10,6 +10,7 @@ import msgspec
 
 import mooring as m
 from mooring.broker import Document, Documents
+from mooring.references import references
 from mooring_components.flavors import Flavor, Flavors
 
 COMPONENT = "component"
@@ -29,7 +30,7 @@ class Component(m.types.Struct, kw_only=True):
     config: Mapping[str, Any]
     connector_id: str | None = None
     resource_id: str | None = None
-    """What it is connected to, as it was named; None for whatever the connector reaches."""
+    """What was named for it to be connected to; None for what its configuration says, or whatever is reached."""
     secret: str | None = None
     """The named secret that it takes instead of a connector."""
     labels: Mapping[str, str] = {}
@@ -77,18 +78,78 @@ class Components:
             NameTaken: there is a component of that name.
             VendorError, UnsupportedResource: the connector does not reach it, and nothing was stored.
         """
-        kind = self.flavors.find(self._type(type), flavor)
-        built = m.build_config(kind.config, dict(config or {}))
-        if connector is not None and secret is not None:
-            raise m.InvalidConfig("a component is connected or takes a secret, not both; leave one out", field="secret")
-        if secret is not None:
-            await self._check_secret(kind, secret)
-        body = {"type": type, "flavor": flavor, "config": m.types.split_config(built)[0], "secret": secret}
-        if connector is not None:
+        made = await self.draft(
+            name, type=type, flavor=flavor, config=config, connector=connector, resource_id=resource_id,
+            secret=secret, labels=labels,
+        )  # fmt: skip
+        if made.connector_id is not None:
             if name in [one.name for one in await self.list()]:
                 raise m.NameTaken(f"a component named {name!r} exists already; choose another name")
-            body |= await self._connection(kind, built, connector, resource_id)
-        return _component(await self._documents.add(name, body, labels=labels))
+            await self._reach(made)
+        return _component(await self._documents.add(name, _body(made), labels=made.labels))
+
+    async def draft(
+        self,
+        name: str,
+        *,
+        type: str,
+        flavor: str,
+        config: Mapping[str, Any] | None = None,
+        connector: str | None = None,
+        resource_id: str | None = None,
+        secret: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        to_come: Collection[str] = (),
+    ) -> Component:
+        """A component as `register` would store it: checked as far as it can be without the vendor.
+
+        The names `to_come` are of connectors that are not there yet; they stand for their ids.
+
+        Raises:
+            InvalidConfig, UnknownConnector, UnknownDocument: something is wrong.
+        """
+        self._documents.check(name, labels or {})
+        kind = self.flavors.find(self._type(type), flavor)
+        _, plain = await self._fields(kind, config or {})
+        if connector is not None and secret is not None:
+            raise m.InvalidConfig("a component is connected or takes a secret, not both; leave one out", field="secret")
+        if connector is None and resource_id is not None:
+            raise m.InvalidConfig("a resource is what a connector reaches; name the connector too", field="resource_id")
+        return Component(
+            id="",
+            name=name,
+            type=type,
+            flavor=flavor,
+            config=plain,
+            connector_id=None if connector is None else await self._connector_id(kind, connector, to_come),
+            resource_id=resource_id,
+            secret=None if secret is None else await self._secret(kind, secret),
+            labels=dict(labels or {}),
+        )
+
+    async def put(
+        self,
+        name: str,
+        *,
+        config: Mapping[str, Any],
+        connector: str | None = None,
+        resource_id: str | None = None,
+        secret: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Component:
+        """Have a component be just as given, in one change; what is not given, it has not. Its type and flavor stay.
+
+        Raises:
+            InvalidConfig: something is wrong.
+            VendorError, UnsupportedResource: the connector does not reach it, and nothing was changed.
+        """
+        document = await self._documents.get(name)
+        before = _component(document)
+        made = await self.draft(
+            before.name, type=before.type, flavor=before.flavor, config=config, connector=connector,
+            resource_id=resource_id, secret=secret, labels=labels,
+        )  # fmt: skip
+        return await self._replace(document, made)
 
     async def get(self, name: str, type: str | None = None) -> Component:
         """A component, of that type if one is given.
@@ -107,20 +168,35 @@ class Components:
         return [one for one in found if type in (None, one.type)]
 
     async def configure(
-        self, name: str, config: Mapping[str, Any], *, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        labels: Mapping[str, str] | None = None,
+        secret: str | None = None,
     ) -> Component:
-        """Change fields of its configuration (None removes one); a connected one is connected anew, or not changed."""
+        """Change fields of its configuration; a connected component is connected anew, or not changed.
+
+        Args:
+            name: the component.
+            config: the fields to set; None removes one.
+            labels: all its labels, anew; as they are, if left out.
+            secret: a named secret, which it takes instead of a connector from now on.
+
+        Raises:
+            InvalidConfig: something is wrong.
+            VendorError, UnsupportedResource: the connector does not reach it, and nothing was changed.
+        """
         document = await self._documents.get(name)
         before = _component(document)
         flavor = self.flavors.find(before.type, before.flavor)
         values = {key: value for key, value in {**before.config, **config}.items() if value is not None}
-        built = m.build_config(flavor.config, values)
-        body = dict(document.body) | {"config": m.types.split_config(built)[0]}
-        if before.connector_id is not None and body["config"] != document.body["config"]:
-            usual = flavor.resource_id(self._built(before)[1])
-            named = before.resource_id if before.resource_id != usual else None
-            body |= await self._connection(flavor, built, before.connector_id, named)
-        return _component(await self._documents.replace(document, body=body, labels=labels))
+        _, plain = await self._fields(flavor, values)
+        made = msgspec.structs.replace(before, config=plain, labels=before.labels if labels is None else labels)
+        if secret is not None:
+            taken = await self._secret(flavor, secret)
+            made = msgspec.structs.replace(made, connector_id=None, resource_id=None, secret=taken)
+        return await self._replace(document, made)
 
     async def connect(
         self, name: str, connector: str | None = None, *, resource_id: str | None = None
@@ -136,20 +212,21 @@ class Components:
         """
         document = await self._documents.get(name)
         component = _component(document)
-        flavor, config = self._built(component)
         asked: Sequence[Candidate] = ()
         if connector is None:
             asked = await self.candidates(component.id, resource_id=resource_id)
             connector = _only(component, [one for one in asked if one.error is None], asked).id
-        connection = await self._connection(flavor, config, connector, resource_id)
-        body = dict(document.body) | connection | {"secret": None}
-        return _component(await self._documents.replace(document, body=body)), asked
+        flavor = self.flavors.find(component.type, component.flavor)
+        found = await self._connector_id(flavor, connector)
+        made = msgspec.structs.replace(component, connector_id=found, resource_id=resource_id, secret=None)
+        await self._reach(made)
+        return _component(await self._documents.replace(document, body=_body(made))), asked
 
     async def candidates(self, name: str, *, resource_id: str | None = None) -> Sequence[Candidate]:
         """The connectors that may reach what a component needs; each is asked whether it does."""
         component = await self.get(name)
-        flavor, config = self._built(component)
-        kind, wanted = _need(flavor, config, resource_id)
+        kind, wanted = await self.need(component.id)
+        wanted = resource_id or wanted
         found = await self._broker.list(resource_type=kind, resource_id=wanted)
         limiter = anyio.CapacityLimiter(AT_ONCE)
         asked: dict[str, Candidate] = {}
@@ -174,15 +251,39 @@ class Components:
         Raises:
             InvalidConfig: its flavor needs no connector.
         """
-        return _need(*self._built(await self.get(name)), None)
+        component = await self.get(name)
+        flavor, config = await self.built(component)
+        return _needed(flavor), flavor.resource_id(config)
 
-    async def take_secret(self, name: str, secret: str) -> Component:
-        """Have a component take a named secret instead of a connector."""
-        document = await self._documents.get(name)
-        component = _component(document)
-        await self._check_secret(self.flavors.find(component.type, component.flavor), secret)
-        body = dict(document.body) | {"connector_id": None, "resource_id": None, "secret": secret}
-        return _component(await self._documents.replace(document, body=body))
+    async def built(self, component: Component) -> tuple[Flavor, m.Config]:
+        """A component's flavor, and its configuration with what that refers to."""
+        flavor = self.flavors.find(component.type, component.flavor)
+        return flavor, (await self._fields(flavor, component.config))[0]
+
+    async def connector(self, component: Component) -> m.types.Connector:
+        """The connector of a component that is connected.
+
+        Raises:
+            InvalidConfig: it was deleted.
+        """
+        try:
+            return await self._broker.get(component.connector_id or "")
+        except m.UnknownConnector:
+            pass
+        raise m.InvalidConfig(
+            f"the connector of component {component.name!r} was deleted; connect it to another: "
+            f"mooring {component.type} connect {component.name}"
+        )
+
+    def resource(self, component: Component) -> str | None:
+        """What a component is connected to, references as they are written; None: not connected, or what is reached."""
+        if component.connector_id is None or component.resource_id is not None:
+            return component.resource_id
+        try:
+            flavor = self.flavors.find(component.type, component.flavor)
+            return flavor.resource_id(m.build_config(flavor.config, component.config))
+        except m.MooringError:
+            return None
 
     async def disconnect(self, name: str) -> Component:
         """Take a component's connection away; its configuration stays."""
@@ -191,51 +292,70 @@ class Components:
         return _component(await self._documents.replace(document, body=body))
 
     async def delete(self, name: str, *, force: bool = False) -> Component:
-        """Remove a component.
+        """Remove a component; forced, also from the stacks that have it.
 
         Raises:
             InUse: a stack has it, and it is not forced.
         """
         document = await self._documents.get(name)
-        stacks = [one.name for one in await self.stacks() if document.id in one.body["components"]]
+        stacks = [one for one in await self.stacks() if document.id in one.body["components"]]
         if stacks and not force:
+            names = ", ".join(one.name for one in stacks[:SHOWN])
             raise m.InUse(
-                f"component {document.name!r} is in use by stack {', '.join(stacks[:SHOWN])}; change that first, or "
-                "delete it all the same with --force (force=True)"
+                f"component {document.name!r} is in use by stack {names}; change that first, or take it out of there "
+                "and delete it with --force (force=True)"
             )
+        for stack in stacks:
+            left = [one for one in stack.body["components"] if one != document.id]
+            await self._stacks.replace(stack, body={"components": left})
         await self._documents.delete(document)
         return _component(document)
 
     # -- stacks ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _stacks(self) -> Documents:
+        return self._broker.documents(STACK)
 
     async def add_stack(self, name: str, components: Sequence[str]) -> Document:
         """A named set of components, at most one of each type.
 
         Raises:
             InvalidConfig: two are of one type, or there are none.
+            NameTaken: there is a stack of that name.
         """
+        return await self._stacks.add(name, {"components": await self._parts(components)})
+
+    async def put_stack(self, name: str, components: Sequence[str]) -> Document:
+        """Have a stack be of just these components.
+
+        Raises:
+            InvalidConfig: two are of one type, or there are none.
+            UnknownDocument: there is no such stack, or component.
+        """
+        found = await self._stacks.get(name)
+        return await self._stacks.replace(found, body={"components": await self._parts(components)})
+
+    async def _parts(self, components: Sequence[str]) -> Sequence[str]:
+        """Their ids."""
         found = [await self.get(one) for one in components]
-        if not found:
-            raise m.InvalidConfig("a stack has at least one component; name them", field="components")
-        types = [one.type for one in found]
-        if twice := next((one for one in types if types.count(one) > 1), None):
-            raise m.InvalidConfig(f"a stack has one {twice}; two were named", field="components")
-        return await self._broker.documents(STACK).add(name, {"components": [one.id for one in found]})
+        check_stack([one.type for one in found])
+        return [one.id for one in found]
 
     async def stacks(self) -> Sequence[Document]:
         """All stacks, by name; `components` in the body are ids."""
-        return await self._broker.documents(STACK).list()
+        return await self._stacks.list()
 
     async def stack(self, name: str) -> tuple[Document, Sequence[Component]]:
         """A stack, and its components by type."""
-        found = await self._broker.documents(STACK).get(name)
+        found = await self._stacks.get(name)
         components = [await self.get(one) for one in found.body["components"]]
         return found, sorted(components, key=lambda one: one.type)
 
     async def delete_stack(self, name: str) -> Document:
         """Remove a stack; its components stay."""
-        found = await self._broker.documents(STACK).get(name)
-        await self._broker.documents(STACK).delete(found)
+        found = await self._stacks.get(name)
+        await self._stacks.delete(found)
         return found
 
     # -- who uses what --------------------------------------------------------------------------------------------
@@ -246,7 +366,8 @@ class Components:
             return [f"{one.type} {one.name}" for one in await self.list() if one.connector_id == id]
         if kind == "secret":
             name = (await self._broker.named_secrets.get(id)).name
-            return [f"{one.type} {one.name}" for one in await self.list() if one.secret == name]
+            users = [one for one in await self.list() if one.secret == name or name in references(one.config)]
+            return [f"{one.type} {one.name}" for one in users]
         return []
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -257,35 +378,85 @@ class Components:
             raise m.InvalidConfig(f"there is no component type {type!r}; {m.errors.suggest(type, known)}", field="type")
         return type
 
-    def _built(self, component: Component) -> tuple[Flavor, m.Config]:
-        flavor = self.flavors.find(component.type, component.flavor)
-        return flavor, m.build_config(flavor.config, component.config)
+    async def _fields(self, flavor: Flavor, values: Mapping[str, Any]) -> tuple[m.Config, dict[str, Any]]:
+        """A configuration with what it refers to, and what is stored of it: references as they are written."""
+        built = m.build_config(flavor.config, await self._broker.resolve(values))
+        plain = m.types.split_config(built)[0]
+        return built, plain | {name: value for name, value in values.items() if references(value)}
 
-    async def _check_secret(self, flavor: Flavor, secret: str) -> None:
+    async def _connector_id(self, flavor: Flavor, connector: str, to_come: Collection[str] = ()) -> str:
+        _needed(flavor)
+        try:
+            found = await self._broker.get(connector)
+        except m.UnknownConnector:
+            if connector not in to_come:
+                raise
+            return connector
+        return found.id
+
+    async def _secret(self, flavor: Flavor, secret: str) -> str:
+        """The name of a secret that serves."""
         if not flavor.secret_keys:
             raise m.InvalidConfig(f"a {flavor.name} component takes no secret; connect it instead", field="secret")
-        held = (await self._broker.named_secrets.get(secret)).fields
-        if lacking := [key for key in flavor.secret_keys if key not in held]:
+        found = await self._broker.named_secrets.get(secret)
+        if lacking := [key for key in flavor.secret_keys if key not in found.fields]:
             raise m.InvalidConfig(
-                f"the secret {secret!r} lacks {', '.join(lacking)}, which a {flavor.name} component needs",
+                f"the secret {found.name!r} lacks {', '.join(lacking)}, which a {flavor.name} component needs",
                 field="secret",
             )
+        return found.name
 
-    async def _connection(
-        self, flavor: Flavor, config: m.Config, connector: str, resource_id: str | None
-    ) -> dict[str, Any]:
-        """What is stored of a connection, once the vendor has said that it is one."""
-        kind, wanted = _need(flavor, config, resource_id)
-        found = await self._broker.get(connector)
-        await self._broker.verify(found.id, resource_type=kind, resource_id=wanted)
-        return {"connector_id": found.id, "resource_id": wanted}
+    async def _reach(self, component: Component) -> None:
+        """Have the vendor say that the connector reaches what the component needs."""
+        flavor, config = await self.built(component)
+        connector = await self.connector(component)
+        wanted = component.resource_id or flavor.resource_id(config)
+        await self._broker.verify(connector.id, resource_type=_needed(flavor), resource_id=wanted)
+
+    async def _replace(self, document: Document, made: Component) -> Component:
+        """Store a changed component; its connection is verified if it is another one, or about something else."""
+        before = _component(document)
+        if made.connector_id is not None and _connection(made) != _connection(before):
+            await self._reach(made)
+        return _component(await self._documents.replace(document, body=_body(made), labels=made.labels))
 
 
-def _need(flavor: Flavor, config: m.Config, resource_id: str | None) -> tuple[str, str | None]:
-    """The resource type and id that a component needs."""
+def check_stack(types: Sequence[str]) -> None:
+    """Refuse what no stack can be made of.
+
+    Args:
+        types: of its components.
+
+    Raises:
+        InvalidConfig: two are of one type, or there are none.
+    """
+    if not types:
+        raise m.InvalidConfig("a stack has at least one component; name them", field="components")
+    if twice := next((one for one in types if types.count(one) > 1), None):
+        raise m.InvalidConfig(f"a stack has one {twice}; two were named", field="components")
+
+
+def _needed(flavor: Flavor) -> str:
+    """The resource type that a flavor needs."""
     if flavor.resource_type is None:
         raise m.InvalidConfig(f"a {flavor.name} component needs no connector")
-    return flavor.resource_type, resource_id or flavor.resource_id(config)
+    return flavor.resource_type
+
+
+def _connection(component: Component) -> tuple[object, ...]:
+    return component.connector_id, component.resource_id, component.config
+
+
+def _body(component: Component) -> dict[str, Any]:
+    """What is stored of a component, besides its name and labels."""
+    return {
+        "type": component.type,
+        "flavor": component.flavor,
+        "config": component.config,
+        "connector_id": component.connector_id,
+        "resource_id": component.resource_id,
+        "secret": component.secret,
+    }
 
 
 def _only(component: Component, fit: Sequence[Candidate], asked: Sequence[Candidate]) -> m.types.Connector:

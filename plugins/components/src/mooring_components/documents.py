@@ -92,9 +92,11 @@ def read(path: Path) -> Source:
     text = _text(path, shown)
     lines: dict[Path_, int] = {}
     plain = _plain(text, shown, lines)
+    if plain is None:
+        raise m.InvalidConfig(f"there is nothing in {shown}; a document has connectors, components or stacks")
     _check_keys(plain, shown, lines)
     try:
-        desired = msgspec.convert(plain if plain is not None else {}, Desired)
+        desired = msgspec.convert(plain, Desired)
     except msgspec.ValidationError as error:
         message, place = str(error), _place(str(error), plain, lines)
     else:
@@ -162,8 +164,8 @@ def _value(node: Any, path: Path_, shown: str, lines: dict[Path_, int], seen: se
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
-    except (ValueError, OverflowError):
-        pass
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError):
+        pass  # as PyYAML's constructors fail with what a tag does not fit
     finally:
         loader.dispose()
     raise m.InvalidConfig(f"{shown}:{node.start_mark.line + 1}: a number or date that cannot be; quote it for a text")

@@ -57,36 +57,34 @@ async def open_stack(
 async def _opened(
     components: Components, broker: m.Broker, component: Component, access: m.Access, consumer: str | None
 ) -> AsyncGenerator[Any, None]:
-    flavor = components.flavors.find(component.type, component.flavor)
+    flavor, config = await components.built(component)
     if flavor.resource_type is None:
         raise m.InvalidConfig(f"component {component.name!r} is of the flavor {flavor.name}, which opens nothing")
     if component.connector_id is None and component.secret is None:
         raise m.InvalidConfig(
             f"component {component.name!r} is not connected; run: mooring {component.type} connect {component.name}"
         )
-    who = consumer or f"component/{component.name}"
-    if flavor.open is None:
-        client: AbstractAsyncContextManager[Any] = broker.client(
-            component.connector_id or "",
-            resource_type=flavor.resource_type,
-            resource_id=component.resource_id,
-            access=access,
-            consumer=who,
-        )
-    else:
-        held = await broker.named_secrets.open(component.secret) if component.secret else {}
-        secret = await broker.resolve(held)
-        client = flavor.open(
-            Opening(
-                broker=broker,
-                connector=component.connector_id or "",
-                resource_type=flavor.resource_type,
-                resource_id=component.resource_id,
-                config=m.build_config(flavor.config, component.config),
-                secret=secret,
-                access=access,
-                consumer=who,
-            )
-        )
-    async with client as ready:
+    held = await broker.named_secrets.open(component.secret) if component.secret else {}
+    opening = Opening(
+        broker=broker,
+        connector=(await components.connector(component)).id if component.connector_id else "",
+        resource_type=flavor.resource_type,
+        resource_id=component.resource_id or flavor.resource_id(config),
+        config=config,
+        secret=await broker.resolve(held),
+        access=access,
+        consumer=consumer or f"component/{component.name}",
+    )
+    async with (flavor.open or _native)(opening) as ready:
         yield ready
+
+
+def _native(opening: Opening) -> AbstractAsyncContextManager[Any]:
+    """The connector's own client."""
+    return opening.broker.client(
+        opening.connector,
+        resource_type=opening.resource_type,
+        resource_id=opening.resource_id,
+        access=opening.access,
+        consumer=opening.consumer,
+    )
