@@ -278,7 +278,7 @@ def test_every_verb_that_waits_has_a_case():
     methods = {name: method for name, method in vars(m.Broker).items() if not name.startswith("_")}
     waiting = {name for name, method in methods.items() if waits(method)}
     assert waiting == {verb.split()[0] for verb in VERBS} | UPKEEP.keys()
-    assert waiting - {"refresh"} <= set(vars(blocking.BlockingBroker))  # which the refresher alone calls
+    assert waiting - {"refresh", "draft"} <= set(vars(blocking.BlockingBroker))  # which the refresher or plugins call
 
 
 def waits(method) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mooring as m
 from mooring.assembly import Settings
 from mooring.errors import InUse, InvalidConfig, NameTaken, StoreConflict, UnknownConnector, UnknownDocument
-from mooring.references import DEEPEST, references, resolve
+from mooring.references import DEEPEST, MEANT, references, resolve
 from mooring.store import open_sqlite
 from mooring.testing import Fake, ManualClock, memory_broker
 
@@ -232,8 +232,9 @@ def test_what_is_no_reference_stays_as_it_is(text: str) -> None:
     async def read(name: str) -> dict[str, m.Secret]:
         return {key: m.Secret("*") for key in ("a", "b", "ab", "ba", "aa", "bb")} | Every()
 
-    resolved = anyio.run(resolve, {"x": text}, read)["x"]
-    assert (resolved == text) == (not references(text))
+    if references(text) or not MEANT.search(text):
+        resolved = anyio.run(resolve, {"x": text}, read)["x"]
+        assert (resolved == text) == (not references(text))
 
 
 class Every(dict):

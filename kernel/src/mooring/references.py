@@ -14,7 +14,7 @@ from mooring.errors import InvalidConfig, suggest
 from mooring.types import Secret
 
 REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9][\w.-]{0,127})\.([A-Za-z_][\w-]{0,127})\s*\}\}", re.ASCII)
-MEANT = re.compile(r"\{\{[^{}]*\.[^{}]*\}\}")
+MEANT = re.compile(r"\{\{\s*\w[^{}]*\}\}")
 """What is no reference, but must have been meant as one."""
 OPENING = "{{"
 DEEPEST = 8

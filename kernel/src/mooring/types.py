@@ -448,6 +448,8 @@ def _malformed(error: msgspec.ValidationError, fields: Mapping[str, ConfigField]
         return None, "its fields do not fit together"
     if field.choices:
         return field.name, f"it is one of: {', '.join(field.choices)}"
+    if "matching regex" in text and field.description:
+        return field.name, f"it is to be {field.description}"
     if error.__cause__ is None and text.startswith("Expected "):
         return field.name, f"e{text[1:]}"
     return field.name, f"it is not a valid {field.type}"

@@ -33,7 +33,7 @@ NAMES = [
     Case(("connector", "lst"), "no command 'lst'; did you mean 'list'?"),
     Case(
         ("connector", "list", "--lable", CANARY),
-        "No such option '--lable'. (Did you mean one of: '--label', '--name'?)",
+        "No such option '--lable'. (Did you mean one of: '--label', '--name', '--page'?)",
     ),
     Case(("connector", "list", CANARY), "1 argument too many; see: mooring connector list --help"),
     Case(("connector", "describe", "one", CANARY, CANARY), "2 arguments too many; see: mooring connector describe"),
@@ -163,7 +163,7 @@ def of_methods() -> list[Case]:
 
 def checked(case: Case, code: int, stdout: str, stderr: str) -> None:
     error = stderr.splitlines()[-1] if stderr else ""
-    warnings = [line for line in stderr.splitlines() if line.startswith("Warning: --")]  # of a secret in clear
+    warnings = [line for line in stderr.splitlines() if line.startswith("Warning: what is given")]  # of a secret in clear
     assert (code, stdout) == (case.code, ""), stderr
     assert stderr.splitlines() == [*warnings, error]
     assert error.startswith("Error: ")

@@ -234,7 +234,7 @@ def test_doctor_finds_open_files(cli, registered, home: Path) -> None:
 
 
 def test_doctor_tells_of_a_lost_key_without_a_vendor(cli, registered, home: Path) -> None:
-    assert checks(cli, "--offline")["seals"] == ("ok", "1 connector opened")
+    assert checks(cli, "--offline")["seals"] == ("ok", "1 seal opened")
     (home / "master.key").unlink()
     status, detail = checks(cli, "--offline", code=7)["seals"]
     assert (status, detail.partition(":")[0]) == ("fail", "1 of 1 closed")

@@ -40,8 +40,8 @@ def test_backup_restore_and_check(cli, registered, file, home, tmp_path, monkeyp
     result = cli("backup", str(file))
     assert (result.stdout, result.stderr) == ("", f"Backed up 1 connector to {file}.\n")
     assert CANARY not in file.read_bytes().decode("latin-1")
-    assert cli("store", "check").stdout.split() == ["connectors", "1", "problems", "none"]
-    assert cli("store", "check", str(file)).stdout.split() == ["connectors", "1", "problems", "none"]
+    assert cli("store", "check").stdout.split() == ["connectors", "1", "documents", "0", "problems", "none"]
+    assert cli("store", "check", str(file)).stdout.split() == ["connectors", "1", "documents", "0", "problems", "none"]
     key = cli("vault", "export").stdout.strip()
 
     monkeypatch.setenv("MOORING_HOME", str(tmp_path / "another machine"))
@@ -62,7 +62,9 @@ def test_data_is_data(cli, registered, file, home, kind, read) -> None:
     assert sorted(note) == ["connectors", "created_at", "version"]
     assert note["connectors"] == 1
     for more in ((), (str(file),)):
-        assert read(cli("store", "check", *more, "-o", kind).stdout) == {"connectors": 1, "problems": [], "closed": []}
+        assert read(cli("store", "check", *more, "-o", kind).stdout) == {
+            "connectors": 1, "documents": 0, "problems": [], "closed": []
+        }  # fmt: skip
     done = read(cli("restore", str(file), "--replace", "-o", kind).stdout)
     assert done["note"] == note
     assert Path(done["saved"]).parent == home

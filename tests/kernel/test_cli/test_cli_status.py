@@ -65,7 +65,7 @@ def test_what_it_tells(cli, registered, home) -> None:
         "connector one",
         "1d23h",
         "one: first",
-        "none is left alone",
+        "all are asked",
     ):
         assert part in text
     assert yaml.safe_load(cli("status", "-o", "yaml").stdout)["leases"] == data["leases"]
@@ -102,7 +102,7 @@ def test_it_does_not_do_what_is_due(cli, registered, home) -> None:
     with closing(sqlite3.connect(home / "mooring.db", isolation_level=None)) as connection:
         connection.execute("UPDATE undo_log SET due_at = '2001-01-01T00:00:00+00:00'")
     assert [told(cli)["unrevoked"][0]["attempts"] for _ in range(2)] == [1, 1]
-    cli("connector", "list")
+    cli("connector", "describe", "one")
     assert told(cli)["unrevoked"][0]["attempts"] == 2
 
 

@@ -185,7 +185,7 @@ def made(cli, registered, home) -> None:
 def test_delete_refuses_while_something_is_left_at_the_vendor(cli, made) -> None:
     result = cli("connector", "delete", "one", code=4)
     why = "for 1 of what it made at its vendor could not be removed (acme does not accept the token; give another)"
-    how = "mend that and delete it again, or use --force (force=True) and remove them by hand"
+    how = "mend that and delete it again, or use --force and remove them by hand"
     assert (result.stdout, result.stderr) == (
         "",
         f"""Error: connector 'one' was not deleted, {why}: {{"thing":"a"}}; {how}\n""",

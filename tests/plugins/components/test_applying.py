@@ -117,7 +117,7 @@ async def test_what_fails_half_way_is_finished_by_the_next(written: Any) -> None
             CANARY,
             ":8: field 'key' is a secret, which is not written in clear; give it as {env: NAME}",
         ),
-        ("{env: APPLY_KEY}", "{env: NOWHERE}", ":8: field 'key': the environment variable NOWHERE is not set"),
+        ("{env: APPLY_KEY}", "{env: NOWHERE}", ":8: field 'key': not set in the environment: NOWHERE"),
         ("{env: APPLY_KEY}", "{file: none}", ":8: field 'key': the file none cannot be read"),
         ("      size: 2", "      sise: 2", "connectors.one: unknown field 'sise'; did you mean 'size'"),
         ("    labels:", "    lables:", ":6: unknown key 'connectors.one.lables'; did you mean 'labels'"),

@@ -144,7 +144,7 @@ class Asking:
         """
         with doing("discover", self._connector), asking(self._connector.id), counting(Spent()) as opening:
             route = self._desk.registry.route(self._connector.type)
-            kinds = questions(self._desk, self._connector, route, self._wanted)
+            kinds = await questions(self._desk, self._connector, route, self._wanted)
             if stale is not None:
                 kinds = await self._recall(route, kinds, reply, stale)
             if kinds:
@@ -157,7 +157,7 @@ class Asking:
         self._answered = known.units(since)
         with doing("discover", self._connector), asking(self._connector.id), counting(Spent()) as opening:
             route = self._desk.registry.route(self._connector.type)
-            kinds = questions(self._desk, self._connector, route, self._wanted)
+            kinds = await questions(self._desk, self._connector, route, self._wanted)
             due = [one for one in kinds if not known.answers(one.request.resource_type, since)]
             if due:
                 await self._live(route, due, reply, opening)
@@ -367,8 +367,9 @@ def _cost(spent: Spent) -> Cost:
     return Cost(calls=spent.calls, retries=spent.retries, waited=timedelta(seconds=spent.waited))
 
 
-def questions(desk: Desk, connector: Connector, route: Route, wanted: Filter) -> list[Question]:
+async def questions(desk: Desk, connector: Connector, route: Route, wanted: Filter) -> list[Question]:
     """What to ask a connector: the types within its scope and the filter. An id that is none of a type rules it out."""
+    referred = connector if wanted.resource_id is None else await desk.referred(connector)
     questions = []
     for kind in route.type.resource_types:
         if wanted.resource_type not in (None, kind.name) or connector.resource_type not in (None, kind.name):
@@ -378,7 +379,7 @@ def questions(desk: Desk, connector: Connector, route: Route, wanted: Filter) ->
         if kind.auth_methods and connector.auth_method not in kind.auth_methods:
             continue
         try:
-            target = desk.target(connector, route, kind.name, wanted.resource_id)
+            target = desk.target(referred, route, kind.name, wanted.resource_id)
         except (InvalidConfig, UnsupportedResource):
             continue
         one = target.resource_id if target else None

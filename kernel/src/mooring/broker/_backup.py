@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from mooring.broker._desk import Desk
+from mooring.broker._desk import DOCUMENT, Desk
 from mooring.broker._keys import alone, rewrap
 from mooring.errors import (
     ConfigError,
@@ -40,6 +40,8 @@ class Report(Struct):
 
     connectors: int
     """Those that can be read."""
+    documents: int
+    """The others: named secrets, and what system plugins keep."""
     problems: tuple[str, ...]
     """What is wrong, in sentences; nothing if all is well."""
     closed: tuple[str, ...] = ()
@@ -132,7 +134,7 @@ async def _look(desk: Desk, store: Store) -> Report:
     try:
         found = await store.list()
     except StoreCorrupt as error:
-        return Report(connectors=0, problems=tuple(dict.fromkeys((*problems, error.message))))
+        return Report(connectors=0, documents=0, problems=tuple(dict.fromkeys((*problems, error.message))))
     problems += [error.message for error in found.damaged]
     try:
         problems += await store.ledger.damaged()
@@ -145,7 +147,10 @@ async def _look(desk: Desk, store: Store) -> Report:
             await desk.open(connector)
         except MooringError as error:
             closed.append(f"connector {connector.name!r}: {error.message}")
-    return Report(connectors=len(found), problems=(*problems, *closed), closed=tuple(closed))
+    documents = sum(one.type.startswith(DOCUMENT) for one in found)
+    return Report(
+        connectors=len(found) - documents, documents=documents, problems=(*problems, *closed), closed=tuple(closed)
+    )
 
 
 def _portable(desk: Desk) -> Portable:

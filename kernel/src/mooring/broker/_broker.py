@@ -263,7 +263,7 @@ class Broker:
         if resource_type is None and resource_id is None:
             return found
         wanted = _discover.Filter(resource_type=resource_type, resource_id=resource_id)
-        reaching = (one for one in found if _discover.may_reach(self._desk, one, wanted))
+        reaching = [one for one in found if await _discover.may_reach(self._desk, one, wanted)]
         return Connectors(reaching, found.damaged)
 
     async def update(
@@ -314,7 +314,7 @@ class Broker:
                 why = kept[0].error or "it can only be taken back from all who use the role (role_wide=True)"
                 raise NotPermitted(
                     f"{len(kept)} leases of connector {found.name!r} could not be taken back: {why}; it is kept, since "
-                    "nobody could without it; to delete it all the same, use --force (force=True)"
+                    "nobody could without it; to delete it all the same, use --force"
                 )
         try:
             await _register.delete(desk, found, force=force)

@@ -163,8 +163,7 @@ class Desk:
         if users := sorted({*also, *[user for ask in self.users for user in await ask(kind, id)]}):
             named = ", ".join([*users[:SHOWN], *(["..."] if users[SHOWN:] else [])])
             raise InUse(
-                f"{kind} {name!r} is used by {named}; change them first, or delete it all the "
-                "same with --force (force=True)"
+                f"{kind} {name!r} is used by {named}; change them first, or delete it all the same with --force"
             )
 
     def permit(self, method: AuthMethod) -> None:
@@ -263,6 +262,12 @@ class Desk:
             values = await resolve(values, self.open_secret)
         return route.build(connector.auth_method, values)
 
+    async def referred(self, connector: Connector) -> Connector:
+        """The connector with what its settings refer to in place of the references: never to be stored."""
+        if not references(connector.settings):
+            return connector
+        return msgspec.structs.replace(connector, settings=await resolve(connector.settings, self.open_secret))
+
     async def open_secret(self, name: str) -> dict[str, Secret]:
         """The values of a named secret."""
         found = await self.store.find(f"secret/{name}")
@@ -276,6 +281,12 @@ class Desk:
         self, connector: Connector, route: Route, resource_type: str | None, resource_id: str | None
     ) -> Target | None:
         """What a request is about, within the connector's scope; None where no type is named and several would do.
+
+        Args:
+            connector: as `referred` gives it.
+            route: its plugin.
+            resource_type: None for the connector's own, or its plugin's only one.
+            resource_id: in any accepted form; None for the connector's own.
 
         Raises:
             UnsupportedResource: the type or the resource is outside of what the connector reaches.

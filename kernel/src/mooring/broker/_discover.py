@@ -10,7 +10,7 @@ from typing import Any
 
 from mooring.broker._asking import Asking, Cost, Discovery, Failed, Filter, Finished, Found, Reply, failed, questions
 from mooring.broker._desk import Desk
-from mooring.errors import MooringError, PluginError, RecordDamaged, UnknownConnectorType
+from mooring.errors import ConfigError, MooringError, PluginError, RecordDamaged, UnknownConnectorType
 from mooring.events import DiscoveryFailed, DiscoveryFinished, DiscoveryStarted, UnitDiscovered
 from mooring.store import Connectors
 from mooring.types import Connector, Resource
@@ -84,13 +84,16 @@ async def recall(
     return found
 
 
-def may_reach(desk: Desk, connector: Connector, wanted: Filter) -> bool:
+async def may_reach(desk: Desk, connector: Connector, wanted: Filter) -> bool:
     """Whether asking the connector about this makes sense at all; where its plugin is missing, by its scope alone."""
     try:
         route = desk.registry.route(connector.type)
     except (PluginError, UnknownConnectorType):
         return wanted.resource_id is None and connector.resource_type == wanted.resource_type
-    return bool(questions(desk, connector, route, wanted))
+    try:
+        return bool(await questions(desk, connector, route, wanted))
+    except ConfigError:  # what it refers to is not there: asking it says so
+        return True
 
 
 def _unread(desk: Desk, error: RecordDamaged) -> Connector:

@@ -6,8 +6,10 @@ A document is kept as a connector is, under a type that no plugin can have and a
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +17,11 @@ import msgspec
 
 from mooring.broker._desk import DOCUMENT, Desk
 from mooring.broker._register import check_labels, check_name
-from mooring.errors import NameTaken, StoreConflict, UnknownDocument, suggest
+from mooring.errors import InvalidConfig, NameTaken, RecordDamaged, StoreConflict, UnknownDocument, suggest
 from mooring.records import AuditEntry
 from mooring.types import Connector, Secret, Struct
+
+KIND = re.compile(r"[a-z][a-z-]{0,31}")
 
 
 class Document(Struct, kw_only=True):
@@ -38,10 +42,24 @@ class Document(Struct, kw_only=True):
     version: int
 
 
+class Listing(list[Document]):
+    """Documents by name; beside them, in `damaged`, the error of each record that cannot be read."""
+
+    def __init__(self, documents: Iterable[Document], damaged: Iterable[RecordDamaged]) -> None:
+        super().__init__(documents)
+        self.damaged = list(damaged)
+
+
 class Documents:
-    """The documents of one kind."""
+    """The documents of one kind: a word in small letters.
+
+    Raises:
+        InvalidConfig: the kind is none, or what is to be stored is nothing that JSON has.
+    """
 
     def __init__(self, desk: Desk, kind: str) -> None:
+        if not KIND.fullmatch(kind):
+            raise InvalidConfig("a kind of documents is a word of small letters and dashes", field="kind")
         self._desk = desk
         self._kind = kind
 
@@ -67,7 +85,7 @@ class Documents:
             name=self._stored(name),
             type=DOCUMENT + self._kind,
             auth_method="",
-            settings=dict(body),
+            settings=_plain(body),
             labels=dict(labels or {}),
             description=description,
             owner=self._desk.owner,
@@ -100,10 +118,10 @@ class Documents:
         """
         return self._document(await self._find(name))
 
-    async def list(self) -> Sequence[Document]:
-        """All, by name; what cannot be read is told of by `mooring store check`."""
+    async def list(self) -> Listing:
+        """All, by name."""
         found = await self._desk.store.list(type=DOCUMENT + self._kind)
-        return [self._document(one) for one in found]
+        return Listing(map(self._document, found), found.damaged)
 
     async def open(self, name: str) -> dict[str, Secret]:
         """The secrets of one."""
@@ -129,7 +147,7 @@ class Documents:
         kept = await self._desk.open(record) if secrets is None else secrets
         changed = msgspec.structs.replace(
             record,
-            settings=dict(body) if body is not None else record.settings,
+            settings=_plain(body) if body is not None else record.settings,
             labels=dict(labels) if labels is not None else record.labels,
             description=description if description is not None else record.description,
             version=record.version + 1,
@@ -196,3 +214,14 @@ class Documents:
         document = self._document(record)
         await self.note(verb, document)
         return document
+
+
+def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body that can be stored as it is."""
+    try:
+        json.dumps(dict(body), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    else:
+        return dict(body)
+    raise InvalidConfig("a document holds what JSON has: texts, finite numbers, flags, lists and maps of them")

@@ -132,7 +132,7 @@ class Issuer:
         connector = await desk.find(wish.connector)
         with doing("issue", connector, wish.resource_id):
             route = desk.registry.route(connector.type)
-            known = self._resolve(connector, route, wish)
+            known = await self._resolve(connector, route, wish)
         key = known.key
         if connector.expired(desk.clock.now()):
             return await self._make(connector, route, key, consumer)  # which refuses, and says so on the bus
@@ -182,7 +182,7 @@ class Issuer:
         connector = await self._desk.find(wish.connector)
         with doing("explain", connector, wish.resource_id):
             route = self._desk.registry.route(connector.type)
-            key = self._resolve(connector, route, wish).key
+            key = (await self._resolve(connector, route, wish)).key
             if route.explain is None:
                 raise ConfigError(f"the plugin for {connector.type!r} cannot explain what it issues")
             config = await self._desk.open_config(connector, route)
@@ -215,14 +215,15 @@ class Issuer:
                 self._changes = changes  # now that all of it was seen
             self._synced = now
 
-    def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
+    async def _resolve(self, connector: Connector, route: Route, wish: Wish) -> Resolved:
         if not wish.consumer.isprintable():  # which text that is not Unicode is neither
             raise InvalidConfig("a consumer's name is printable text in UTF-8", field="consumer")
         if wish.access not in ACCESSES:
             raise InvalidConfig(f"access is one of: {', '.join(ACCESSES)}", field="access")
         if wish.ttl is not None and (not isinstance(wish.ttl, timedelta) or wish.ttl <= timedelta(0)):
             raise InvalidConfig("a ttl is a timedelta longer than nothing, such as timedelta(minutes=15)", field="ttl")
-        target = self._desk.target(connector, route, wish.resource_type, wish.resource_id)
+        referred = await self._desk.referred(connector)
+        target = self._desk.target(referred, route, wish.resource_type, wish.resource_id)
         if target is None:
             known = ", ".join(kind.name for kind in route.type.resource_types)
             raise InvalidConfig(

@@ -54,6 +54,7 @@ async def register(desk: Desk, draft: Connector, values: Mapping[str, Any] | Con
     if (known := await desk.store.find(draft.name)) and known.name == draft.name:
         raise NameTaken(f"a connector named {draft.name!r} exists already; choose another name, or update it")
     with desk.failing_on_record("register", draft), doing("register", draft, draft.resource_id):
+        await desk.prepare_to_seal()  # so that the audit log is signed from its first entry, if this fails
         connector, secrets = await _configured(desk, draft, values)
         connector = msgspec.structs.replace(connector, id=str(uuid.uuid4()), owner=draft.owner or desk.owner)
         connector = await desk.seal(connector, secrets)
@@ -98,7 +99,7 @@ async def update(desk: Desk, connector: Connector, changes: Changes, *, check: b
             draft = msgspec.structs.replace(draft, auth_method=method.name, settings=settings)
             if "expires_at" not in changes and secrets != before:
                 draft = msgspec.structs.replace(draft, expires_at=None)  # that was when the old secrets end
-        draft = _scoped(desk, route, draft)
+        draft = await _scoped(desk, route, draft)
         if secrets is None and bound(draft) != bound(connector):
             secrets = await desk.open(connector)
         if secrets is not None:
@@ -125,7 +126,7 @@ async def delete(desk: Desk, connector: Connector, *, force: bool) -> None:
             raise VendorError(
                 f"connector {connector.name!r} was not deleted, for {len(left)} of what it made at its vendor could "
                 f"not be removed ({left[0][1].rstrip('.')}): {named}; mend that and delete it again, or use --force "
-                "(force=True) and remove them by hand"
+                "and remove them by hand"
             )
         await desk.store.delete(connector)
     await desk.cache.forget(connector.id)
@@ -221,14 +222,14 @@ async def _configured(
     desk.permit(method)
     settings, secrets = await _config(desk, method, values)
     connector = msgspec.structs.replace(draft, auth_method=method.name, settings=settings)
-    return _scoped(desk, route, connector), secrets
+    return await _scoped(desk, route, connector), secrets
 
 
-def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
+async def _scoped(desk: Desk, route: Route, connector: Connector) -> Connector:
     """The connector with its scope checked and its resource id in canonical form."""
     if connector.resource_type is None and connector.resource_id is None:
         return connector
-    unscoped = msgspec.structs.replace(connector, resource_id=None)
+    unscoped = msgspec.structs.replace(await desk.referred(connector), resource_id=None)
     target = desk.target(unscoped, route, connector.resource_type, connector.resource_id)
     if target is None:
         return connector
@@ -264,6 +265,8 @@ def check_name(name: str, kind: str = "connector") -> None:
 def check_labels(labels: Mapping[str, str]) -> None:
     """Refuse labels that nothing can have."""
     for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidConfig("a label's key and value are texts", field="labels")
         if not key or not key.isprintable() or not value.isprintable() or max(len(key), len(value)) > LABEL_LENGTH:
             raise InvalidConfig(
                 f"a label's key and value are printable and at most {LABEL_LENGTH} characters", field="labels"

@@ -9,7 +9,7 @@ from mooring.broker._desk import Desk
 from mooring.broker._documents import Document, Documents
 from mooring.errors import InvalidConfig, MooringError
 from mooring.references import references, resolve
-from mooring.types import Secret
+from mooring.types import Connector, Secret
 
 SECRET = "secret"  # noqa: S105  the kind, not one
 KEY = re.compile(r"[A-Za-z_][\w-]{0,127}", re.ASCII)
@@ -68,9 +68,8 @@ class NamedSecrets:
         held = kept | _checked({key: value for key, value in values.items() if value is not None}, kept)
         await self._check_references(found.name, held)
         changed = await self._documents.replace(found, secrets=held)
-        for connector in await self._desk.connectors():
-            if found.name in await self._referred(connector.id):
-                await self._desk.cache.forget(connector.id)
+        for connector in await self._connectors(found.name):
+            await self._desk.cache.forget(connector.id)
         return changed
 
     async def delete(self, name: str, *, force: bool = False) -> Document:
@@ -82,7 +81,10 @@ class NamedSecrets:
         found = await self._documents.get(name)
         if not force:
             await self._desk.unused(SECRET, found.id, found.name, await self._users(found.name))
+        connectors = await self._connectors(found.name)
         await self._documents.delete(found)
+        for connector in connectors:
+            await self._desk.cache.forget(connector.id)
         return found
 
     async def _check_references(self, name: str, held: Mapping[str, Secret]) -> None:
@@ -95,12 +97,15 @@ class NamedSecrets:
 
     async def _users(self, name: str) -> Sequence[str]:
         """The connectors and other secrets that refer to a secret."""
-        connectors, secrets = await self._desk.connectors(), await self._documents.list()
-        others = [one for one in secrets if one.name != name]
+        others = [one for one in await self._documents.list() if one.name != name]
         return [
-            *[f"connector {one.name}" for one in connectors if name in await self._referred(one.id)],
+            *[f"connector {one.name}" for one in await self._connectors(name)],
             *[f"secret {one.name}" for one in others if name in references(await self._documents.open(one.id))],
         ]
+
+    async def _connectors(self, name: str) -> Sequence[Connector]:
+        """Those that refer to a secret, also by others."""
+        return [one for one in await self._desk.connectors() if name in await self._referred(one.id)]
 
     async def _referred(self, connector_id: str) -> set[str]:
         """The secrets that a connector refers to, also by others; none, where it cannot be opened."""

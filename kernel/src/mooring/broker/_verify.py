@@ -19,7 +19,7 @@ async def verify(
     try:
         with doing("verify", connector, resource_id):
             route = desk.registry.route(connector.type)
-            target = desk.target(connector, route, resource_type, resource_id)
+            target = desk.target(await desk.referred(connector), route, resource_type, resource_id)
             request = (
                 VerifyRequest()
                 if target is None

@@ -79,7 +79,11 @@ def check(run: Run, file: Path | None, output: str) -> None:
         return await broker.check(file)
 
     report = with_broker(run, work)
-    rows = [("connectors", str(report.connectors)), ("problems", [Bad(one) for one in report.problems] or "none")]
+    rows = [
+        ("connectors", str(report.connectors)),
+        ("documents", str(report.documents)),
+        ("problems", [Bad(one) for one in report.problems] or "none"),
+    ]
     emit(output, msgspec.to_builtins(report), Table(("", ""), rows))
     if report.problems:
         raise click.exceptions.Exit(FAILED)

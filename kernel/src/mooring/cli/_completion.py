@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from mooring.broker import Broker
     from mooring.registry import Route
+
+
+PLAIN = re.compile(r"[\w@%+=:,./][\w@%+=:,./-]*", re.ASCII)
+"""What every shell takes as one word, and as no option."""
 
 
 @command("completion", examples=('eval "$(mooring completion bash)"',))
@@ -94,14 +99,17 @@ def complete_secret(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 def complete_resource(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids of what was found before: of the connector and resource type that stand on the line, if they do."""
-    named = ctx.params.get("name") or ctx.params.get("connector") or ctx.params.get("names")
+    """Ids of what was found before: of the connector and resource type that stand on the line, if they do.
+
+    Vendors name things, and shells take what is completed as it stands: what no shell takes as a word is left out.
+    """
+    named = ctx.params.get("connector") or ctx.params.get("name") or ctx.params.get("names")
     connectors = [named] if isinstance(named, str) else list(named or ())
 
     async def ids(broker: Broker) -> list[str]:
         about: dict[str, Any] = {"resource_type": ctx.params.get("resource_type")}
         found = [await broker.recall(one, **about) for one in connectors] or [await broker.recall(**about)]
-        return sorted({resource.id for resources in found for resource in resources})
+        return sorted({one.id for resources in found for one in resources if PLAIN.fullmatch(one.id)})
 
     return complete(ids, incomplete)
 

@@ -158,14 +158,21 @@ def _limits(settings: Settings) -> Iterator[Check]:
 async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool) -> list[Check]:
     report = await broker.check()
     others = [one for one in report.problems if one not in report.closed]
+    held = counted(report.connectors, "connector")
+    held += f", {counted(report.documents, 'document')}" if report.documents else ""
     place = "a plugin's store" if settings.store else str(settings.store_file)
-    detail = "; ".join(others) or f"{place}, {counted(report.connectors, 'connector')}"
+    detail = "; ".join(others) or f"{place}, {held}"
     store = Check(check="store", status="fail" if others else "ok", detail=detail)
     try:
         connectors = await broker.list()
     except StoreError:  # the report tells
         return [store]
-    checks = [store, _seals(report.closed, report.connectors), await _audit(run, broker), _clock(connectors)]
+    checks = [
+        store,
+        _seals(report.closed, report.connectors + report.documents),
+        await _audit(run, broker),
+        _clock(connectors),
+    ]
     checks += _removals(await broker.unremoved(), connectors)
     if offline:
         return [*checks, Check(check="connectors", status="skip", detail="no vendor is called with --offline")]
@@ -173,10 +180,10 @@ async def _stored(run: Run, broker: Broker, settings: Settings, *, offline: bool
 
 
 def _seals(problems: Sequence[str], count: int) -> Check:
-    """Whether the master key at hand opens every connector: a lost or wrong one shows here, without a vendor."""
+    """Whether the master key at hand opens every seal: a lost or wrong one shows here, without a vendor."""
     if problems:
         return Check(check="seals", status="fail", detail=f"{len(problems)} of {count} closed: {problems[0]}")
-    return Check(check="seals", status="ok", detail=f"{counted(count, 'connector')} opened")
+    return Check(check="seals", status="ok", detail=f"{counted(count, 'seal')} opened")
 
 
 async def _audit(run: Run, broker: Broker) -> Check:

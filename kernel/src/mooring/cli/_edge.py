@@ -34,8 +34,9 @@ Exit codes:
   4    the vendor refused, or did not answer
   5    the store cannot be used
   6    a secret cannot be sealed or opened
-  7    every connector failed (list-resources, register --all), or one did (list-resources --fail-fast), a check
-       did (doctor, audit verify), or what was to be taken back still works (lease revoke)
+  7    every connector failed (list-resources, register --all), or one did
+       (list-resources --fail-fast), a check did (doctor, audit verify,
+       plan --check), or what was to be taken back still works (lease revoke)
   130  interrupted, or a question was answered with no
   141  whoever read stdout has gone, as in: mooring ... | head -1"""
 

@@ -60,7 +60,7 @@ class Source:
             names = ", ".join(dict.fromkeys(self._in_clear))
             say(
                 f"Warning: what is given on the command line (here: {names}) can be seen by other users and stays in "
-                "the shell's history; give a secret as @path, as - for standard input, or leave it out to be asked"
+                "the shell's history; give a secret as @path, as - for standard input, or have mooring ask for it"
             )
 
 

@@ -166,7 +166,7 @@ def _view(data: Mapping[str, Any]) -> list[Table | str]:
         ("damaged", Bad(str(data["damaged"])) if data["damaged"] else ""),
         ("leases", leases or "none"),
         ("master key", _key_text(data["master_key"])),
-        ("endpoints", [Bad(_endpoint(one)) for one in data["endpoints"]] or "none is left alone"),
+        ("endpoints", [Bad(_endpoint(one)) for one in data["endpoints"]] or "all are asked"),
         ("versions", [f"{name} {version}" for name, version in data["plugins"].items()]),
     ]
     view: list[Table | str] = [Table(("", ""), [row for row in rows if row[1]])]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mooring.cli._broker import with_broker
-from mooring.cli._completion import complete, complete_connector, complete_resource
-from mooring.cli._edge import Run
+from mooring.cli._completion import complete, complete_connector, complete_resource, complete_secret
+from mooring.cli._edge import FAILED, Run
 from mooring.cli._fields import Fields, check_required, split, values
 from mooring.cli._guided import Guide, guiding, show_command, show_summary
 from mooring.cli._lazy import CONTEXT, command
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mooring.types import Config
 
 __all__ = [
+    "FAILED",
     "Group",
     "Guide",
     "Run",
@@ -34,6 +35,7 @@ __all__ = [
     "complete",
     "complete_connector",
     "complete_resource",
+    "complete_secret",
     "confirm",
     "emit",
     "fields",

@@ -6,6 +6,7 @@ nothing; after a failure it goes on where it ended, for what is done is no chang
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,9 @@ from typing import Any, Literal
 
 import mooring as m
 from mooring.broker import Document
-from mooring.references import only_references
+from mooring.references import only_references, references
 from mooring.types import Connector
-from mooring_components.components import Component, Components, check_stack
+from mooring_components.components import Component, Components, check_stack, parts_of
 from mooring_components.documents import ComponentEntry, ConnectorEntry, Source, value_of
 from mooring_components.flavors import Flavors
 
@@ -62,6 +63,7 @@ class Plan:
             InvalidConfig: something is wrong; names its line.
         """
         desired = self._source.desired
+        self._check_variables()
         for name, connector in desired.connectors.items():
             with self._at("connectors", name):
                 self.steps.append(await self._connector(name, connector))
@@ -73,6 +75,18 @@ class Plan:
         for name, parts in desired.stacks.items():
             with self._at("stacks", name):
                 self.steps.append(self._stack(name, parts, stacks.get(name), components))
+
+    def _check_variables(self) -> None:
+        """Refuse a document that takes secrets from environment variables which are not set: all of them at once."""
+        missing: dict[str, str] = {}
+        for name, connector in self._source.desired.connectors.items():
+            for field, value in connector.config.items():
+                if isinstance(value, dict) and set(value) == {"env"} and not os.environ.get(str(value["env"])):
+                    where = self._source.at("connectors", name, "config", field)
+                    missing.setdefault(str(value["env"]), f"{where}: field {field!r}")
+        if missing:
+            place = next(iter(missing.values()))
+            raise m.InvalidConfig(f"{place}: not set in the environment: {', '.join(missing)}")
 
     @property
     def changes(self) -> list[Step]:
@@ -209,9 +223,7 @@ class Plan:
         if stored is None:
             return _step("stack", name, None, wanted)
         names = {one.id: one.name for one in components.values()}
-        return _step(
-            "stack", name, {"components": sorted(names.get(one, one) for one in stored.body["components"])}, wanted
-        )
+        return _step("stack", name, {"components": sorted(names.get(one, one) for one in parts_of(stored))}, wanted)
 
     async def _apply_stack(self, step: Step) -> None:
         write = self._components.add_stack if step.action == "create" else self._components.put_stack
@@ -244,6 +256,10 @@ class Exported(m.types.Struct):
     """The store as a document."""
 
     document: dict[str, Any]
+    variables: tuple[str, ...]
+    """The environment variables that it takes secrets from."""
+    secrets: tuple[str, ...]
+    """The named secrets that it refers to; they are no part of it."""
     lost: tuple[str, ...]
     """The components whose connector was deleted; they are not connected in the document."""
 
@@ -276,9 +292,15 @@ async def export(broker: m.Broker) -> Exported:
                  "secret": part.secret, "labels": dict(part.labels)}  # fmt: skip
         parts[part.name] = {key: value for key, value in entry.items() if value not in (None, "", {})}
     by_id = {one.id: one.name for one in listed}
-    stacks = {one.name: [by_id.get(id, id) for id in one.body["components"]] for one in await components.stacks()}
-    document = {"version": 1, "connectors": connectors, "components": parts, "stacks": stacks}
-    return Exported(document=document, lost=lost)
+    stacks = {one.name: [by_id.get(id, id) for id in parts_of(one)] for one in await components.stacks()}
+    named = {"connectors": connectors, "components": parts, "stacks": stacks}
+    referred = references(connectors) | references(parts) | {part.secret for part in listed if part.secret}
+    return Exported(
+        document={"version": 1} | {key: value for key, value in named.items() if value},
+        variables=tuple(sorted(variables)),
+        secrets=tuple(sorted(referred)),
+        lost=lost,
+    )
 
 
 def _is_reference(value: Any) -> bool:

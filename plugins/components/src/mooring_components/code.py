@@ -14,27 +14,29 @@ from mooring_components import applying
 from mooring_components.documents import Source, read, schema
 
 SIGNS = {"create": "+", "update": "~", "keep": " "}
+SHOWN = 10
 FILE = click.option(
     "-f", "--file", "file", default="mooring.yaml", show_default=True, metavar="PATH",
     type=click.Path(path_type=Path), help="The document; - is standard input.",
 )  # fmt: skip
 
 
-@t.command("plan", examples=("mooring plan -f mooring.yaml",))
+@t.command("plan", examples=("mooring plan -f mooring.yaml", "mooring plan --check"))
 @FILE
+@click.option("--check", is_flag=True, help="Exit with 7 if something would change, for checks of drift.")
 @t.output_option
 @click.pass_obj
-def plan(run: t.Run, file: Path, output: str) -> None:
-    """Show what apply would change, and change nothing.
-
-    Exit status: 0 also if something would change; 2 if the document is wrong.
-    """
+def plan(run: t.Run, file: Path, check: bool, output: str) -> None:
+    """Show what apply would change, and change nothing. Asks no vendor."""
     source = read(file)
 
     async def work(broker: m.Broker) -> applying.Plan:
         return await applying.plan(broker, source, _folder(file))
 
-    _show(t.with_broker(run, work).steps, output)
+    planned = t.with_broker(run, work)
+    _show(planned.steps, output)
+    if check and planned.changes:
+        raise click.exceptions.Exit(t.FAILED)
 
 
 @t.command("apply", examples=("mooring apply -f mooring.yaml",))
@@ -48,25 +50,31 @@ def apply(run: t.Run, file: Path, yes: bool, output: str) -> None:
     All of it is checked before the first change. If a step fails, those before are done, and the next apply goes on.
     Asks first on a terminal.
     """
-    source, done = read(file), list[applying.Step]()
+    source, done, left = read(file), list[applying.Step](), list[applying.Step]()
+    agreed = None
     if not yes:
-        planned = t.with_broker(run, lambda broker: applying.plan(broker, source, _folder(file)))
-        if planned.changes:
-            _draw(planned.steps)
-            t.confirm(f"Make {_changes(len(planned.changes))}?", yes=yes)
+        agreed = t.with_broker(run, lambda broker: applying.plan(broker, source, _folder(file))).steps
+        if changes := sum(one.action != "keep" for one in agreed):
+            _draw(agreed)
+            t.confirm(f"Make {_changes(changes)}?", yes=yes)
 
     async def work(broker: m.Broker) -> int:
         made = await applying.plan(broker, source, _folder(file))
+        if agreed not in (None, made.steps):
+            raise m.errors.StoreConflict(
+                "the store was changed since the plan was shown; nothing was done, run it again"
+            )
+        left.extend(made.changes)
         async for step in made.apply():
-            done.append(step)
+            done.append(left.pop(0))
             t.say(f"{step.action.capitalize()}d the {step.kind} {step.name!r}.")
-        return len(made.steps) - len(made.changes)
+        return len(made.steps) - len(done)
 
     try:
         kept = t.with_broker(run, work)
     except BaseException:
-        if done:
-            t.say(f"{_changes(len(done))} made before this; run apply again, and it goes on from there.")
+        if left:
+            t.say(f"{_changes(len(done))} made, {len(left)} not: {_named(left)}. Apply it again for what is left.")
         raise
     t.emit(output, [_data(one) for one in done])
     t.say(f"{_changes(len(done))}, {kept} unchanged." if done else "Everything is as the document says.")
@@ -82,12 +90,21 @@ def export(run: t.Run, as_schema: bool) -> None:
         return
     exported = t.with_broker(run, applying.export, alone=True)
     t.emit("yaml", exported.document)
+    if exported.variables:
+        t.say(f"To apply it, set: {' '.join(exported.variables)}")
+    if exported.secrets:
+        t.say(f"Named secrets are no part of it; where it is applied, there are to be: {' '.join(exported.secrets)}")
     for name in exported.lost:
         t.say(f"Warning: the connector of component {name!r} was deleted; the document does not connect it")
 
 
 def _changes(number: int) -> str:
     return "1 change" if number == 1 else f"{number} changes"
+
+
+def _named(steps: list[applying.Step]) -> str:
+    names = [f"{one.kind} {one.name}" for one in steps[:SHOWN]]
+    return ", ".join([*names, *(["..."] if steps[SHOWN:] else [])])
 
 
 def _folder(file: Path) -> Path:

@@ -10,7 +10,7 @@ import click
 
 import mooring as m
 from mooring.cli import toolkit as t
-from mooring_components.components import Component, Components
+from mooring_components.components import Component, Components, parts_of
 from mooring_components.connecting import Choice, connect_guided
 from mooring_components.flavors import Flavors
 
@@ -65,15 +65,30 @@ def _register(kind: str | None) -> click.Command:
         "register", fields=True, examples=_examples(kind, "register NAME HOW", "register NAME HOW --connector prod")
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
-    @click.option("-f", "--flavor", required=True, metavar="FLAVOR", help="Its kind; see: mooring component flavors.")
-    @click.option("--connector", metavar="NAME", help="Connect it to this connector.")
+    @click.option(
+        "-f",
+        "--flavor",
+        required=True,
+        metavar="FLAVOR",
+        shell_complete=_flavor_names(kind),
+        help="Its kind; see: mooring component flavors.",
+    )
+    @click.option(
+        "--connector", metavar="NAME", shell_complete=t.complete_connector, help="Connect it to this connector."
+    )
     @click.option(
         "--resource-id",
         metavar="ID",
         shell_complete=t.complete_resource,
         help="Connect it to this, instead of what its fields say.",
     )
-    @click.option("--authentication-secret", "secret", metavar="NAME", help="Take this secret instead of a connector.")
+    @click.option(
+        "--authentication-secret",
+        "secret",
+        metavar="NAME",
+        shell_complete=t.complete_secret,
+        help="Take this secret instead of a connector.",
+    )
     @click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="Repeatable.")
     @t.output_option
     @click.pass_context
@@ -117,19 +132,33 @@ def _register(kind: str | None) -> click.Command:
         t.emit(output, _data(row), _table([row]))
 
     if kind is None:
-        option = click.option("-t", "--type", "type_", metavar="TYPE", help="The component type.")
+        option = click.option(
+            "-t", "--type", "type_", metavar="TYPE", shell_complete=_type_names, help="The component type."
+        )
         return option(register)
     return register
 
 
 def _update(kind: str | None) -> click.Command:
     @t.command("update", fields=True, examples=_examples(kind, "update NAME --label team=data"))
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="NAME [--FIELD VALUE]...")
+    @click.argument(
+        "arguments",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        metavar="NAME [--FIELD VALUE]...",
+        shell_complete=_names(kind),
+    )
     @click.option("--remove", metavar="FIELD", multiple=True, help="Remove an optional field; repeatable.")
     @click.option(
         "-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="All its labels, anew. Repeatable."
     )
-    @click.option("--authentication-secret", "secret", metavar="NAME", help="Take this secret instead of a connector.")
+    @click.option(
+        "--authentication-secret",
+        "secret",
+        metavar="NAME",
+        shell_complete=t.complete_secret,
+        help="Take this secret instead of a connector.",
+    )
     @t.output_option
     @click.pass_context
     def update(
@@ -175,7 +204,7 @@ def _update(kind: str | None) -> click.Command:
 
 def _connect(kind: str | None) -> click.Command:
     @t.command("connect", examples=_examples(kind, "connect NAME", "connect NAME --connector prod", "connect -i"))
-    @click.argument("name", required=False, shell_complete=_names(kind))
+    @click.argument("component", required=False, metavar="[NAME]", shell_complete=_names(kind))
     @click.option("-c", "--connector", metavar="NAME", shell_complete=t.complete_connector, help="The connector.")
     @click.option(
         "--resource-id",
@@ -189,7 +218,7 @@ def _connect(kind: str | None) -> click.Command:
     def connect(
         ctx: click.Context,
         /,
-        name: str | None,
+        component: str | None,
         connector: str | None,
         resource_id: str | None,
         interactive: bool,
@@ -214,11 +243,11 @@ def _connect(kind: str | None) -> click.Command:
             connected.append(t.with_broker(ctx.obj, connect))
 
         if interactive:
-            words = connect_guided(ctx, kind, Choice(name, connector, resource_id), work)
-        elif name is None:
+            words = connect_guided(ctx, kind, Choice(component, connector, resource_id), work)
+        elif component is None:
             raise click.UsageError("name the component, or give -i to be asked")
         else:
-            work(name, connector, resource_id)
+            work(component, connector, resource_id)
         (row,) = connected
         made, to = row.component, row.connector
         t.say(f"Connected the {made.type} {made.name!r} to {row.resource or 'what it reaches'} by {to!r}.")
@@ -234,7 +263,7 @@ def _disconnect(kind: str | None) -> click.Command:
     @click.argument("name", shell_complete=_names(kind))
     @click.pass_obj
     def disconnect(run: Any, name: str) -> None:
-        """Take a component's connection away; the component stays."""
+        """Take a component's connection away, or its secret; the component stays."""
 
         async def work(broker: m.Broker) -> Component:
             components = Components(broker)
@@ -299,19 +328,16 @@ def _delete(kind: str | None) -> click.Command:
         """Delete a component. Asks first on a terminal."""
         t.confirm(f"Delete the component {name!r}?", yes=yes)
 
-        async def work(broker: m.Broker) -> Component:
-            components = Components(broker)
-            return await components.delete((await components.get(name, kind)).id, force=force)
-
-        t.say(f"Deleted the component {t.with_broker(run, work).name!r}.")
+        gone = t.with_broker(run, lambda broker: Components(broker).delete(name, type=kind, force=force))
+        t.say(f"Deleted the {gone.body.get('type') or 'component'} {gone.name!r}.")
 
     return delete
 
 
 def _flavors() -> click.Command:
     @t.command("flavors", examples=("mooring component flavors", "mooring component flavors artifact-store s3"))
-    @click.argument("type", required=False)
-    @click.argument("flavor", required=False)
+    @click.argument("type", required=False, shell_complete=_type_names)
+    @click.argument("flavor", required=False, shell_complete=_flavor_names(None))
     @t.output_option
     def flavors(type: str | None, flavor: str | None, output: str) -> None:
         """List the flavors of component types, or the fields of one."""
@@ -349,7 +375,7 @@ def _stacks() -> click.Group:
         t.emit(output, _stack_data(made), t.Table(("ID", "NAME"), [(t.short(made.id), made.name)]))
 
     @t.command("update", examples=("mooring stack update prod models runs images",))
-    @click.argument("name")
+    @click.argument("name", shell_complete=_stack_names)
     @click.argument("components", nargs=-1, required=True, shell_complete=_names(None))
     @t.output_option
     @click.pass_obj
@@ -368,14 +394,14 @@ def _stacks() -> click.Group:
         async def work(broker: m.Broker) -> list[tuple[Document, list[str]]]:
             names = {one.id: one.name for one in await Components(broker).list()}
             stacks = await Components(broker).stacks()
-            return [(one, [names.get(part, part) for part in one.body["components"]]) for one in stacks]
+            return [(one, [names.get(part, part) for part in parts_of(one)]) for one in stacks]
 
         found = t.with_broker(run, work, alone=True)
         rows = [(t.short(one.id), one.name, parts) for one, parts in found]
         t.emit(output, [_stack_data(one) for one, _ in found], t.Table(("ID", "NAME", "COMPONENTS"), rows))
 
     @t.command("describe", examples=("mooring stack describe prod",))
-    @click.argument("name")
+    @click.argument("name", shell_complete=_stack_names)
     @t.output_option
     @click.pass_obj
     def describe(run: Any, name: str, output: str) -> None:
@@ -391,7 +417,7 @@ def _stacks() -> click.Group:
         t.emit(output, data, t.Title(found.name), _table(parts))
 
     @t.command("delete", examples=("mooring stack delete prod",))
-    @click.argument("name")
+    @click.argument("name", shell_complete=_stack_names)
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
     @click.pass_obj
     def delete(run: Any, name: str, yes: bool) -> None:
@@ -403,6 +429,29 @@ def _stacks() -> click.Group:
     for command in (register, update, list_, describe, delete):
         group.add_command(command)
     return group
+
+
+def _type_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [one for one in Flavors().types() if one.startswith(incomplete)]
+
+
+def _flavor_names(kind: str | None) -> Callable[..., list[str]]:
+    """Completes the flavors of a component type: this one, or that on the line."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        known = Flavors()
+        type = kind or ctx.params.get("type") or ctx.params.get("type_")
+        types = [type] if type in known.types() else known.types()
+        return sorted({one.name for each in types for one in known.of(each) if one.name.startswith(incomplete)})
+
+    return complete
+
+
+def _stack_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    async def names(broker: m.Broker) -> list[str]:
+        return [one.name for one in await Components(broker).stacks()]
+
+    return t.complete(names, incomplete)
 
 
 def _names(kind: str | None) -> Callable[..., list[str]]:
@@ -456,7 +505,7 @@ def _data(row: Row) -> dict[str, Any]:
 
 
 def _stack_data(stack: Document) -> dict[str, Any]:
-    return {"id": stack.id, "name": stack.name, "components": list(stack.body["components"])}
+    return {"id": stack.id, "name": stack.name, "components": list(parts_of(stack))}
 
 
 def _table(rows: Sequence[Row]) -> t.Table:

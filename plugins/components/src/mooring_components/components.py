@@ -158,8 +158,7 @@ class Components:
             UnknownDocument: there is none.
         """
         found = _component(await self._documents.get(name))
-        if type not in (None, found.type):
-            raise m.UnknownDocument(f"component {found.name!r} is no {type} but of the type {found.type}")
+        _check_type(found.name, found.type, type)
         return found
 
     async def list(self, type: str | None = None) -> Sequence[Component]:
@@ -227,6 +226,11 @@ class Components:
         component = await self.get(name)
         kind, wanted = await self.need(component.id)
         wanted = resource_id or wanted
+        types = [one.name for one in self._broker.types() if kind in [each.name for each in one.resource_types]]
+        if not types:
+            raise m.UnsupportedResource(
+                f"no installed connector type reaches a {kind}; install the plugin of its vendor"
+            )
         found = await self._broker.list(resource_type=kind, resource_id=wanted)
         limiter = anyio.CapacityLimiter(AT_ONCE)
         asked: dict[str, Candidate] = {}
@@ -286,30 +290,32 @@ class Components:
             return None
 
     async def disconnect(self, name: str) -> Component:
-        """Take a component's connection away; its configuration stays."""
+        """Take a component's connection away, or its secret; its configuration stays."""
         document = await self._documents.get(name)
-        body = dict(document.body) | {"connector_id": None, "resource_id": None}
+        body = dict(document.body) | {"connector_id": None, "resource_id": None, "secret": None}
         return _component(await self._documents.replace(document, body=body))
 
-    async def delete(self, name: str, *, force: bool = False) -> Component:
-        """Remove a component; forced, also from the stacks that have it.
+    async def delete(self, name: str, *, type: str | None = None, force: bool = False) -> Document:
+        """Remove a component, also one whose record makes no sense; forced, also from the stacks that have it.
 
         Raises:
             InUse: a stack has it, and it is not forced.
+            UnknownDocument: there is none of that name, or that type.
         """
         document = await self._documents.get(name)
-        stacks = [one for one in await self.stacks() if document.id in one.body["components"]]
+        _check_type(document.name, document.body.get("type"), type)
+        stacks = [one for one in await self.stacks() if document.id in parts_of(one)]
         if stacks and not force:
             names = ", ".join(one.name for one in stacks[:SHOWN])
             raise m.InUse(
                 f"component {document.name!r} is in use by stack {names}; change that first, or take it out of there "
-                "and delete it with --force (force=True)"
+                "and delete it with --force"
             )
         for stack in stacks:
-            left = [one for one in stack.body["components"] if one != document.id]
+            left = [one for one in parts_of(stack) if one != document.id]
             await self._stacks.replace(stack, body={"components": left})
         await self._documents.delete(document)
-        return _component(document)
+        return document
 
     # -- stacks ---------------------------------------------------------------------------------------------------
 
@@ -343,13 +349,13 @@ class Components:
         return [one.id for one in found]
 
     async def stacks(self) -> Sequence[Document]:
-        """All stacks, by name; `components` in the body are ids."""
+        """All stacks, by name; see `parts_of`."""
         return await self._stacks.list()
 
     async def stack(self, name: str) -> tuple[Document, Sequence[Component]]:
         """A stack, and its components by type."""
         found = await self._stacks.get(name)
-        components = [await self.get(one) for one in found.body["components"]]
+        components = [await self.get(one) for one in parts_of(found)]
         return found, sorted(components, key=lambda one: one.type)
 
     async def delete_stack(self, name: str) -> Document:
@@ -419,6 +425,23 @@ class Components:
         if made.connector_id is not None and _connection(made) != _connection(before):
             await self._reach(made)
         return _component(await self._documents.replace(document, body=_body(made), labels=made.labels))
+
+
+def parts_of(stack: Document) -> Sequence[str]:
+    """The ids of a stack's components.
+
+    Raises:
+        StoreCorrupt: its record makes no sense.
+    """
+    found = stack.body.get("components")
+    if isinstance(found, list) and all(isinstance(one, str) for one in found):
+        return found
+    raise m.errors.StoreCorrupt(f"the record of stack {stack.name!r} cannot be read; delete and register it again")
+
+
+def _check_type(name: str, found: object, wanted: str | None) -> None:
+    if wanted not in (None, found):
+        raise m.UnknownDocument(f"component {name!r} is no {wanted} but of the type {found}")
 
 
 def check_stack(types: Sequence[str]) -> None:

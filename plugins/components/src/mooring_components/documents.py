@@ -245,7 +245,7 @@ def value_of(value: Any, folder: Path, field: str, place: str) -> Any:
     ((kind, name),) = value.items()
     if kind == "env":
         if not os.environ.get(str(name)):
-            raise m.InvalidConfig(f"{place}: field {field!r}: the environment variable {name} is not set", field=field)
+            raise m.InvalidConfig(f"{place}: field {field!r}: not set in the environment: {name}", field=field)
         return m.Secret(os.environ[str(name)])
     try:
         text = (folder / Path(str(name)).expanduser()).read_text(encoding="utf-8")

@@ -64,39 +64,42 @@ class Flavor(m.types.Struct, kw_only=True):
     """Something else than the connector's native client."""
 
 
-def _path(scheme: str) -> Any:
-    pattern = rf"^{scheme}://\S+$"
-    return msgspec.Meta(pattern=pattern, description=f"Where: {scheme}://...", extra_json_schema={"format": "uri"})
+def _path(scheme: str, place: str) -> Any:
+    pattern, text = rf"^{scheme}://\S+$", f"{scheme}://{place}[/PREFIX]"
+    return msgspec.Meta(pattern=pattern, description=text, extra_json_schema={"format": "uri"})
+
+
+def _told(description: str) -> Any:
+    return msgspec.Meta(description=description)
 
 
 class S3(m.Config):
     """An artifact store in S3, or in a store that speaks its API."""
 
-    path: Annotated[str, _path("s3")]
-    endpoint_url: str | None = None
-    """Of a store that is not AWS's; only with a secret, since a connector has its own."""
-    region: str | None = None
-    """Only with a secret."""
+    path: Annotated[str, _path("s3", "BUCKET")]
+    endpoint_url: Annotated[str | None, _told("of a store that is not AWS's; with a connector, that has its own")] = (
+        None
+    )
+    region: Annotated[str | None, _told("with a connector, that has its own")] = None
 
 
 class Gcs(m.Config):
     """An artifact store in Google Cloud Storage."""
 
-    path: Annotated[str, _path("gs")]
+    path: Annotated[str, _path("gs", "BUCKET")]
 
 
 class AzureBlob(m.Config):
     """An artifact store in Azure Blob Storage."""
 
-    path: Annotated[str, _path("az")]
+    path: Annotated[str, _path("az", "CONTAINER")]
 
 
 class Cluster(m.Config):
     """What runs in a Kubernetes cluster."""
 
-    cluster: str | None = None
-    """The cluster, as the connector names it; left out, the only one that it reaches."""
-    namespace: str = "default"
+    cluster: Annotated[str | None, _told("as the connector names it; left out, the only one that it reaches")] = None
+    namespace: Annotated[str, _told("where it runs")] = "default"
 
 
 class Registry(m.Config):

@@ -53,6 +53,7 @@ async def file_system(opening: Opening) -> AsyncGenerator[Any, None]:
     try:
         yield system
     finally:
+        keeper.close()
         if (client := vars(system).get("_s3")) is not None:  # opened by the first call, on fsspec's loop
             await asyncio.to_thread(s3fs.S3FileSystem.close_session, system.loop, client)
 
@@ -127,11 +128,21 @@ def _fixed(opening: Opening) -> Any:
 
 
 class _Keeper:
-    """Where botocore looks for credentials."""
+    """Where botocore looks for credentials, until the file system is closed."""
 
     def __init__(self, credentials: Any) -> None:
         self._credentials = credentials
 
     async def load_credentials(self) -> Any:
-        """What is kept."""
+        """What is kept.
+
+        Raises:
+            BrokerClosed: the block was left in which the file system was to be used.
+        """
+        if self._credentials is None:
+            raise m.errors.BrokerClosed("this file system is closed; open the component again")
         return self._credentials
+
+    def close(self) -> None:
+        """Give nobody the credentials any more."""
+        self._credentials = None
