@@ -7,6 +7,7 @@ import pty
 import select
 import signal
 import sys
+import termios
 import time
 from collections.abc import Iterable
 
@@ -56,6 +57,18 @@ class Terminal:
         os.write(self._fd, key)
         while key == b"\x03" and not select.select([self._fd], [], [], 2)[0]:
             os.write(self._fd, key)
+
+    def echoes(self) -> bool:
+        """Whether what is typed is shown."""
+        return bool(termios.tcgetattr(self._fd)[3] & termios.ECHO)
+
+    def kill(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self._child, number)
+
+    def wait(self) -> int:
+        """Wait for the process, with its terminal still there: the exit code, or less than 0 for a signal."""
+        return os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
 
     def end(self) -> int:
         """Wait for the end: the exit code."""

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 import mooring as m
 from mooring.assembly import Settings
+from mooring.broker import Failed, Found
 from mooring.errors import InUse, InvalidConfig, NameTaken, StoreConflict, UnknownConnector, UnknownDocument
 from mooring.references import DEEPEST, MEANT, references, resolve
 from mooring.store import open_sqlite
-from mooring.testing import Fake, ManualClock, memory_broker
+from mooring.testing import Fake, ManualClock, memory_broker, powered
 
 pytestmark = pytest.mark.anyio
 CANARY = "c4nary+p4ss/word=="
@@ -161,6 +162,66 @@ async def test_a_key_that_another_key_refers_to_is_not_removed() -> None:
         with pytest.raises(InvalidConfig, match=r"'whole' refers to 'db\.word'"):
             await broker.named_secrets.update("db", {"word": None})
         assert (await broker.named_secrets.get("db")).fields == ("whole", "word")
+
+
+async def test_a_name_is_no_id() -> None:
+    """One would be read, changed or deleted in the place of the other."""
+    async with memory_broker(Fake()) as broker:
+        made = await broker.named_secrets.create("db", {"word": CANARY})
+        with pytest.raises(InvalidConfig, match="a secret's name is no id"):
+            await broker.named_secrets.create(made.id, {"word": "another"})
+        with pytest.raises(InvalidConfig, match="a connector's name is no id"):
+            await broker.register(made.id, type="fake", auth_method="key")
+
+
+async def test_settings_refer_to_secrets_wherever_ids_are_read() -> None:
+    async with memory_broker(powered) as broker:
+        await broker.named_secrets.create("db", {"who": "a"})
+        await broker.register("one", type="example", config={"user": "{{db.who}}"}, resource_id="_")
+        stored = await broker.get("one")
+        assert (stored.settings, stored.resource_id) == ({"user": "{{db.who}}"}, "a")
+        about = {"resource_type": "example-bucket", "resource_id": "_"}
+        assert (await broker.issue("one", **about)).resource_id == "a"
+        assert "a" in repr(await broker.explain("one", **about))
+        await broker.verify("one", **about)
+        assert [one.name for one in await broker.list(**about)] == ["one"]
+        async with broker.discover(**about) as replies:
+            assert {one.resource.id async for one in replies if isinstance(one, Found)} == {"a"}
+        await broker.named_secrets.delete("db", force=True)
+        assert [one.name for one in await broker.list(**about)] == ["one"], "asking it tells what is wrong"
+        async with broker.discover(**about) as replies:
+            (failed,) = [one async for one in replies if isinstance(one, Failed)]
+        assert "no secret is named 'db'" in failed.error.message
+
+
+async def test_what_a_deleted_secret_has_issued_is_served_no_more() -> None:
+    async with memory_broker(Seeing()) as broker:
+        await broker.named_secrets.create("db", {"word": CANARY})
+        await broker.register("one", type="fake", auth_method="key", config={"key": "{{db.word}}"})
+        await broker.issue("one", **A)
+        await broker.named_secrets.delete("db", force=True)
+        with pytest.raises(UnknownDocument, match="no secret is named 'db'"):
+            await broker.issue("one", **A)
+
+
+@pytest.mark.parametrize("kind", ["", "../x", "Secret", "a/b"])
+async def test_what_is_no_kind_of_document(kind: str) -> None:
+    async with memory_broker(Fake()) as broker:
+        with pytest.raises(InvalidConfig, match="a kind of documents is a word"):
+            broker.documents(kind)
+
+
+@pytest.mark.parametrize("body", [{"a": float("nan")}, {"a": object()}, {"a": {1, 2}}])
+async def test_what_json_does_not_have_is_no_document(body: dict[str, object]) -> None:
+    async with memory_broker(Fake()) as broker:
+        made = await broker.documents("thing").add("x", {})
+        for write in (broker.documents("thing").add("y", body), broker.documents("thing").replace(made, body=body)):
+            with pytest.raises(InvalidConfig, match="a document holds what JSON has"):
+                await write
+        for labels in ({"a": 1}, {"": "x"}, {"a": "\x1b"}):
+            with pytest.raises(InvalidConfig, match="a label's key and value are"):
+                await broker.documents("thing").replace(made, labels=labels)
+        assert await broker.documents("thing").list() == [made]
 
 
 async def test_keys_are_set_and_removed_and_one_stays() -> None:

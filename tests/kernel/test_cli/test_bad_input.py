@@ -163,7 +163,9 @@ def of_methods() -> list[Case]:
 
 def checked(case: Case, code: int, stdout: str, stderr: str) -> None:
     error = stderr.splitlines()[-1] if stderr else ""
-    warnings = [line for line in stderr.splitlines() if line.startswith("Warning: what is given")]  # of a secret in clear
+    warnings = [
+        line for line in stderr.splitlines() if line.startswith("Warning: what is given")
+    ]  # of a secret in clear
     assert (code, stdout) == (case.code, ""), stderr
     assert stderr.splitlines() == [*warnings, error]
     assert error.startswith("Error: ")

@@ -150,6 +150,20 @@ def test_completion_scripts(process, shell) -> None:
     assert "_MOORING_COMPLETE" in process("completion", shell).stdout
 
 
+HOSTILE = [
+    "a://b/c",
+    "a://$(touch x)",
+    "a://b;x",
+    "a://b*",
+    "a://b c",
+    "a://b\n--x",
+    "a://b'",
+    "-a://b",
+    "a://b\x1b[0m",
+]
+"""What a vendor may call things; the shell would obey all but the first."""
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("line", "breaks", "shown"),
@@ -169,7 +183,7 @@ def test_bash_completes_ids_with_colons(registered, line: str, breaks: str, show
     found = tmp_path / "found.py"
     found.write_text(
         "from mooring.broker import Broker\nfrom mooring.types import Resource\n"
-        "async def recall(self, connector=None, **_): return [Resource(type='acme-bucket', id='a://b/c')]\n"
+        f"async def recall(self, *_, **__): return [Resource(type='acme-bucket', id=id) for id in {HOSTILE!r}]\n"
         "Broker.recall = recall\nfrom mooring.cli import main\nmain()\n"
     )
     command = tmp_path / "mooring"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -321,6 +322,19 @@ def test_an_interrupted_secret_is_none(cli, terminal, stop: int, key: bytes, cod
     end = "Aborted, nothing was created.\n" if code == 130 else "was given; nothing was created\n"
     assert screen.shown.endswith(end), screen.shown
     assert json.loads(cli("secret", "list", "-o", "json").stdout) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_terminal_shows_again_what_is_typed_whatever_ends_the_prompt(cli, terminal, number: int) -> None:
+    screen = terminal(*CREATE)
+    screen.answers(SECRET[:2])
+    screen.asked("value of user")
+    deadline = time.monotonic() + 30
+    while screen.echoes():
+        assert time.monotonic() < deadline
+    screen.kill(number)
+    assert screen.wait() == -number
+    assert screen.echoes()
 
 
 def test_a_secret_that_is_updated_keeps_what_it_had_if_interrupted(cli, terminal) -> None:

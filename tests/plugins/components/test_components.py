@@ -45,7 +45,8 @@ class Declares:
                 resource_type="bucket",
                 resource_id=lambda config: config.path,
                 open=issued,
-            )
+            ),
+            Flavor(name="any", component_types=("toy-box",), config=m.Config, resource_type="bucket", open=issued),
         ]
 
 
@@ -181,6 +182,94 @@ async def test_a_stack_opens_all_at_once_and_has_one_of_a_type() -> None:
         await components.add_stack("all", ["y", "x"])
         async with mc.open_stack(broker, "all", flavors=FLAVORS) as opened:
             assert list(opened) == ["artifact-store", "toy-box"]
+        await components.disconnect("y")
+        with pytest.raises(m.InvalidConfig, match="toy-box 'y': component 'y' is not connected"):
+            async with mc.open_stack(broker, "all", flavors=FLAVORS):
+                pass
+
+
+async def test_a_stack_is_changed_and_what_is_deleted_by_force_leaves_it() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker, FLAVORS)
+        for name, kind in (("x", "artifact-store"), ("y", "toy-box"), ("z", "toy-box")):
+            await components.register(name, type=kind, flavor="fake", config={"path": "a"})
+        await components.add_stack("all", ["x", "y"])
+        for wrong in (["x", "y", "z"], ["x", "x"], []):
+            with pytest.raises(m.InvalidConfig, match="a stack has "):
+                await components.put_stack("all", wrong)
+        await components.put_stack("all", ["z", "x"])
+        await components.delete("x", force=True)
+        assert [one.name for one in (await components.stack("all"))[1]] == ["z"]
+
+
+async def test_fields_may_refer_to_secrets_which_are_in_use_then() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker, FLAVORS)
+        broker.before_delete(components.users)
+        await broker.named_secrets.create("where", {"path": "a"})
+        await broker.register("one", type="fake", auth_method="key")
+        about = {"type": "artifact-store", "flavor": "fake", "config": {"path": "{{where.path}}"}}
+        made = await components.register("x", **about, connector="one")
+        assert (made.config, components.resource(made)) == ({"path": "{{where.path}}"}, "{{where.path}}")
+        async with mc.open(broker, "x", flavors=FLAVORS) as client:
+            assert client.resource_id == "a"
+        await broker.named_secrets.update("where", {"path": "b"})
+        async with mc.open(broker, "x", flavors=FLAVORS) as client:
+            assert client.resource_id == "b"
+        with pytest.raises(m.InUse, match="secret 'where' is used by artifact-store x"):
+            await broker.named_secrets.delete("where")
+
+
+async def test_a_secret_is_known_by_its_name_however_it_was_named_and_may_be_taken_away() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker)
+        broker.before_delete(components.users)
+        made = await broker.named_secrets.create("keys", KEYS)
+        about = {"type": "artifact-store", "flavor": "s3", "config": {"path": "s3://a"}}
+        assert (await components.register("x", **about, secret=made.id[:8])).secret == "keys"
+        with pytest.raises(m.InUse):
+            await broker.named_secrets.delete("keys")
+        assert (await components.disconnect("x")).secret is None
+        assert (await components.configure("x", {}, secret="keys")).secret == "keys"
+        await broker.named_secrets.update("keys", {"aws_access_key_id": None})
+        with pytest.raises(m.InvalidConfig, match="the secret 'keys' lacks aws_access_key_id"):
+            async with mc.open(broker, "x"):
+                pass
+        with pytest.raises(m.InvalidConfig, match="access is one of"):
+            async with mc.open(broker, "x", access="admin"):
+                pass
+
+
+async def test_a_record_that_makes_no_sense_can_be_deleted() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker)
+        await broker.documents("component").add("x", {"type": 5})
+        await broker.documents("stack").add("s", {})
+        for reading in (components.get("x"), components.list(), components.stack("s"), components.delete("x")):
+            with pytest.raises(m.errors.StoreCorrupt, match="cannot be read; delete and register it again"):
+                await reading
+        await components.delete_stack("s")
+        await components.delete("x")
+        assert await components.list() == []
+
+
+async def test_what_no_plugin_reaches_is_said_so() -> None:
+    async with memory_broker(Fake()) as broker:
+        components = mc.Components(broker)
+        await components.register("x", type="artifact-store", flavor="azure-blob", config={"path": "az://a"})
+        with pytest.raises(m.UnsupportedResource, match="no installed connector type reaches a blob-container"):
+            await components.connect("x")
+
+
+async def test_several_resources_are_named_where_one_is_to_be_chosen() -> None:
+    """A component that says none could never be opened."""
+    async with memory_broker(Fake(resources={"bucket": ["a", "b"], "cluster": ["c"]})) as broker:
+        await broker.register("one", type="fake", auth_method="key")
+        components = mc.Components(broker, FLAVORS)
+        about = {"type": "toy-box", "flavor": "any", "connector": "one"}
+        with pytest.raises(m.InvalidConfig, match="reaches several resources: a, b; name one with --resource-id"):
+            await components.register("x", **about)
+        assert (await components.register("x", **about, resource_id="b")).resource_id == "b"
 
 
 async def test_two_packages_of_one_flavor_are_a_conflict() -> None:

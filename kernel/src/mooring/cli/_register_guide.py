@@ -167,7 +167,7 @@ class Registering:
         if len(methods) == 1:
             say(f"It has one auth method, {methods[0].name}.")
             return methods[0].name
-        return self._guide.choose("auth method", [(one.name, _first(one.description) or one.title) for one in methods])
+        return self._guide.choose("auth method", [(one.name, one.title or _first(one.description)) for one in methods])
 
     def _ask_fields(self) -> None:
         """Those that are needed, then of the others whichever are wanted."""
@@ -181,15 +181,24 @@ class Registering:
                 self._mend(problem)
             elif not self._questions.ask(named):
                 break
+        self._ask_more()
+        while problem := self._questions.problem():
+            say(f"Error: {self._run.told(problem)}")
+            left_out = problem.field in fields and problem.field not in self._draft.config
+            if left_out and self._guide.person:
+                self._ask_more()  # another field may do as well
+            else:
+                self._mend(problem)
+
+    def _ask_more(self) -> None:
+        """Those fields that are not needed, until none is wanted."""
+        fields = self._draft.fields.by_name
         while any(name not in self._draft.config for name in fields):
             say("More fields, which may be left as they are:")
             more = [(name, self._questions.about(field)) for name, field in fields.items() if not field.required]
             if not (name := self._guide.choose("field to set, or Enter for none", more, default="")):
                 break
             self._questions.ask(fields[name])
-        while problem := self._questions.problem():
-            say(f"Error: {self._run.told(problem)}")
-            self._mend(problem)
 
     def _ask_scope(self) -> None:
         kinds = [

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 import mooring as m
-from mooring.broker import Document, Documents
+from mooring.broker import Document, Documents, Failed, Found
 from mooring.references import references
 from mooring_components.flavors import Flavor, Flavors
 
@@ -85,7 +85,7 @@ class Components:
         if made.connector_id is not None:
             if name in [one.name for one in await self.list()]:
                 raise m.NameTaken(f"a component named {name!r} exists already; choose another name")
-            await self._reach(made)
+            made = await self._reach(made)
         return _component(await self._documents.add(name, _body(made), labels=made.labels))
 
     async def draft(
@@ -123,7 +123,7 @@ class Components:
             config=plain,
             connector_id=None if connector is None else await self._connector_id(kind, connector, to_come),
             resource_id=resource_id,
-            secret=None if secret is None else await self._secret(kind, secret),
+            secret=None if secret is None else await self.secret_for(kind, secret),
             labels=dict(labels or {}),
         )
 
@@ -193,7 +193,7 @@ class Components:
         _, plain = await self._fields(flavor, values)
         made = msgspec.structs.replace(before, config=plain, labels=before.labels if labels is None else labels)
         if secret is not None:
-            taken = await self._secret(flavor, secret)
+            taken = await self.secret_for(flavor, secret)
             made = msgspec.structs.replace(made, connector_id=None, resource_id=None, secret=taken)
         return await self._replace(document, made)
 
@@ -218,7 +218,7 @@ class Components:
         flavor = self.flavors.find(component.type, component.flavor)
         found = await self._connector_id(flavor, connector)
         made = msgspec.structs.replace(component, connector_id=found, resource_id=resource_id, secret=None)
-        await self._reach(made)
+        made = await self._reach(made)
         return _component(await self._documents.replace(document, body=_body(made))), asked
 
     async def candidates(self, name: str, *, resource_id: str | None = None) -> Sequence[Candidate]:
@@ -400,8 +400,13 @@ class Components:
             return connector
         return found.id
 
-    async def _secret(self, flavor: Flavor, secret: str) -> str:
-        """The name of a secret that serves."""
+    async def secret_for(self, flavor: Flavor, secret: str) -> str:
+        """The name of a secret that serves a flavor.
+
+        Raises:
+            InvalidConfig: it lacks a key, or none serves.
+            UnknownDocument: there is no such secret.
+        """
         if not flavor.secret_keys:
             raise m.InvalidConfig(f"a {flavor.name} component takes no secret; connect it instead", field="secret")
         found = await self._broker.named_secrets.get(secret)
@@ -412,18 +417,41 @@ class Components:
             )
         return found.name
 
-    async def _reach(self, component: Component) -> None:
-        """Have the vendor say that the connector reaches what the component needs."""
+    async def _reach(self, component: Component) -> Component:
+        """Have the vendor say that the connector reaches what the component needs; the component, with what that is."""
         flavor, config = await self.built(component)
-        connector = await self.connector(component)
+        connector, kind = await self.connector(component), _needed(flavor)
         wanted = component.resource_id or flavor.resource_id(config)
-        await self._broker.verify(connector.id, resource_type=_needed(flavor), resource_id=wanted)
+        await self._broker.verify(connector.id, resource_type=kind, resource_id=wanted)
+        route = self._broker.registry.route(connector.type)
+        if wanted is None and connector.resource_id is None and route.resource_type(kind).instances:
+            return msgspec.structs.replace(component, resource_id=await self._only_one(connector, kind))
+        return component
+
+    async def _only_one(self, connector: m.types.Connector, kind: str) -> str:
+        """The one resource that a connector reaches: there must be no other, for nothing says which it is to be."""
+        found: set[str] = set()
+        async with self._broker.discover(connectors=[connector.name], resource_type=kind) as replies:
+            async for reply in replies:
+                if isinstance(reply, Failed):
+                    raise reply.error
+                if isinstance(reply, Found):
+                    found.add(reply.resource.id)
+        if not found:
+            raise m.UnsupportedResource(f"connector {connector.name!r} reaches no {kind}")
+        if len(found) > 1:
+            some = ", ".join([*sorted(found)[:SHOWN], *(["..."] if len(found) > SHOWN else [])])
+            raise m.InvalidConfig(
+                f"connector {connector.name!r} reaches several resources: {some}; name one with --resource-id",
+                field="resource_id",
+            )
+        return found.pop()
 
     async def _replace(self, document: Document, made: Component) -> Component:
         """Store a changed component; its connection is verified if it is another one, or about something else."""
         before = _component(document)
         if made.connector_id is not None and _connection(made) != _connection(before):
-            await self._reach(made)
+            made = await self._reach(made)
         return _component(await self._documents.replace(document, body=_body(made), labels=made.labels))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import mooring as m
@@ -42,15 +42,32 @@ async def open(
 async def open_stack(
     broker: m.Broker, name: str, *, access: m.Access = "write", flavors: Flavors | None = None
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """All components of a stack, by component type; where one cannot be opened, none is."""
+    """All components of a stack, by component type, but for those that need nothing, such as `local`.
+
+    Raises:
+        UnknownDocument: there is no such stack.
+        MooringError: one cannot be opened, and is named; then none is.
+    """
     components = Components(broker, flavors)
     _, found = await components.stack(name)
     async with AsyncExitStack() as stack:
         opened = {}
         for one in found:
             if components.flavors.find(one.type, one.flavor).resource_type is not None:
-                opened[one.type] = await stack.enter_async_context(_opened(components, broker, one, access, None))
+                with _about(one):
+                    opened[one.type] = await stack.enter_async_context(_opened(components, broker, one, access, None))
         yield opened
+
+
+@contextmanager
+def _about(component: Component) -> Generator[None, None, None]:
+    """Have errors of ours begin with the component that they are about."""
+    try:
+        yield
+    except m.MooringError as error:
+        error.message = f"{component.type} {component.name!r}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 @asynccontextmanager
@@ -64,6 +81,10 @@ async def _opened(
         raise m.InvalidConfig(
             f"component {component.name!r} is not connected; run: mooring {component.type} connect {component.name}"
         )
+    if access not in m.types.ACCESSES:
+        raise m.InvalidConfig(f"access is one of: {', '.join(m.types.ACCESSES)}", field="access")
+    if component.secret:
+        await components.secret_for(flavor, component.secret)
     held = await broker.named_secrets.open(component.secret) if component.secret else {}
     opening = Opening(
         broker=broker,
