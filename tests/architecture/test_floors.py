@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 KERNEL = ROOT / "kernel" / "src" / "mooring"
 TOP = {"cli", "testing", "blocking", "__main__"}
-MOST_LINES = 11_000
+MOST_LINES = 11_200
 
 
 def contracts() -> dict[str, dict[str, object]]:

@@ -5,9 +5,10 @@ Two axes, both of which a caller can ask: whose fault it is (the branch) and whe
 
     MooringError
     |- ConfigError            the caller must change something
-    |   |- UnknownConnector, UnknownLease, UnknownConnectorType, UnknownAuthMethod, UnsupportedResource
+    |   |- UnknownConnector, UnknownLease, UnknownDocument, UnknownConnectorType, UnknownAuthMethod,
+    |   |- UnsupportedResource
     |   |- InvalidConfig      names the field, never its value
-    |   |- NameTaken, NothingToLift, NotPermitted, NotNarrowed, LongLived, ConnectorExpired,
+    |   |- NameTaken, InUse, NothingToLift, NotPermitted, NotNarrowed, LongLived, ConnectorExpired,
     |   |- BrokerClosed
     |- PluginError            the plugin's author must change something
     |   |- PluginConflict, BrokenPlugin

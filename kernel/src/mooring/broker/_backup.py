@@ -40,12 +40,12 @@ class Report(Struct):
 
     connectors: int
     """Those that can be read."""
-    documents: int
-    """The others: named secrets, and what system plugins keep."""
     problems: tuple[str, ...]
     """What is wrong, in sentences; nothing if all is well."""
     closed: tuple[str, ...] = ()
     """Those of them that are about a seal which does not open."""
+    documents: int = 0
+    """Named secrets, and what system plugins keep, that can be read."""
 
 
 class Restored(Struct):
@@ -134,7 +134,7 @@ async def _look(desk: Desk, store: Store) -> Report:
     try:
         found = await store.list()
     except StoreCorrupt as error:
-        return Report(connectors=0, documents=0, problems=tuple(dict.fromkeys((*problems, error.message))))
+        return Report(connectors=0, problems=tuple(dict.fromkeys((*problems, error.message))))
     problems += [error.message for error in found.damaged]
     try:
         problems += await store.ledger.damaged()

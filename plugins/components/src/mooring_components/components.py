@@ -308,8 +308,8 @@ class Components:
         if stacks and not force:
             names = ", ".join(one.name for one in stacks[:SHOWN])
             raise m.InUse(
-                f"component {document.name!r} is in use by stack {names}; change that first, or take it out of there "
-                "and delete it with --force"
+                f"component {document.name!r} is in use by stack {names}; take it out of there first (mooring stack "
+                "update), or delete it from there too with --force"
             )
         for stack in stacks:
             left = [one for one in parts_of(stack) if one != document.id]
