@@ -175,8 +175,11 @@ class Declares:
     @flavorimpl
     def mooring_flavors(self) -> list[Flavor]:
         types = ("artifact-store", "toy-box")
-        return [Flavor(name="fake", component_types=types, config=Bucket, resource_type="bucket",
-                       resource_id=lambda config: config.path)]  # fmt: skip
+        return [
+            Flavor(name="fake", component_types=types, config=Bucket, resource_type="bucket",
+                   resource_id=lambda config: config.path),
+            Flavor(name="any", component_types=types, config=m.Config, resource_type="bucket"),
+        ]  # fmt: skip
 
 
 FAKES = mc.Flavors([Declares()])
@@ -210,6 +213,20 @@ async def test_another_connector_and_another_resource_are_one_change(written: An
         await made(broker, path, FAKES)
         found = (await export(broker)).document["components"]["named"]
         assert (found["connector"], found["resource_id"], found["config"]) == ("two", "b", {"path": "z"})
+
+
+async def test_what_was_found_where_the_document_says_nothing_is_no_change(written: Any) -> None:
+    document = """
+connectors:
+  one: {type: fake, auth_method: key}
+components:
+  any: {type: toy-box, flavor: any, connector: one}
+"""
+    async with memory_broker(Fake(resources={"bucket": ["a"], "cluster": ["c"]})) as broker:
+        path = written(document)
+        await made(broker, path, FAKES)
+        assert (await mc.Components(broker, FAKES).get("any")).resource_id == "a"
+        assert await made(broker, path, FAKES) == []
 
 
 async def test_what_is_refused_half_way_of_a_change_changes_nothing(written: Any) -> None:

@@ -20,6 +20,12 @@ class Bucket(m.Config):
     path: str
 
 
+class Perhaps(m.Config):
+    """Where, or anywhere."""
+
+    path: str | None = None
+
+
 @asynccontextmanager
 async def issued(opening: mc.Opening) -> AsyncGenerator[m.Issued, None]:
     """What the connector issues, in place of a client."""
@@ -46,7 +52,14 @@ class Declares:
                 resource_id=lambda config: config.path,
                 open=issued,
             ),
-            Flavor(name="any", component_types=("toy-box",), config=m.Config, resource_type="bucket", open=issued),
+            Flavor(
+                name="any",
+                component_types=("toy-box",),
+                config=Perhaps,
+                resource_type="bucket",
+                resource_id=lambda config: config.path,
+                open=issued,
+            ),
         ]
 
 
@@ -270,6 +283,19 @@ async def test_several_resources_are_named_where_one_is_to_be_chosen() -> None:
         with pytest.raises(m.InvalidConfig, match="reaches several resources: a, b; name one with --resource-id"):
             await components.register("x", **about)
         assert (await components.register("x", **about, resource_id="b")).resource_id == "b"
+
+
+async def test_the_only_resource_is_taken_and_stays_until_something_says_another() -> None:
+    vendor = Fake(resources={"bucket": ["a"], "cluster": ["c"]})
+    async with memory_broker(vendor) as broker:
+        await broker.register("one", type="fake", auth_method="key")
+        components = mc.Components(broker, FLAVORS)
+        made = await components.register("x", type="toy-box", flavor="any", connector="one")
+        assert components.resource(made) == "a"
+        vendor.resources["bucket"] = ["a", "b"]
+        assert (await components.put("x", config={}, connector="one", labels={"team": "ml"})).resource_id == "a"
+        made = await components.configure("x", {"path": "b"})
+        assert (made.resource_id, components.resource(made)) == (None, "b")
 
 
 async def test_two_packages_of_one_flavor_are_a_conflict() -> None:

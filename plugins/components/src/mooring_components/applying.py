@@ -175,13 +175,13 @@ class Plan:
             resource_id=entry.resource_id, secret=entry.secret, labels=entry.labels,
             to_come=self._source.desired.connectors,
         )  # fmt: skip
-        wanted = await self._described(made)
         if stored is None:
-            return _step("component", name, None, wanted)
+            return _step("component", name, None, await self._described(made))
         if (stored.type, stored.flavor) != (entry.type, entry.flavor):
             raise m.InvalidConfig(
                 f"component {name!r} is a {stored.type} of the flavor {stored.flavor}; delete it to make another"
             )
+        wanted = await self._described(self._components.settled(made, stored))
         return _step("component", name, await self._described(stored), wanted)
 
     async def _described(self, component: Component) -> dict[str, Any]:

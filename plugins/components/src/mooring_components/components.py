@@ -149,7 +149,13 @@ class Components:
             before.name, type=before.type, flavor=before.flavor, config=config, connector=connector,
             resource_id=resource_id, secret=secret, labels=labels,
         )  # fmt: skip
-        return await self._replace(document, made)
+        return await self._replace(document, self.settled(made, before))
+
+    def settled(self, made: Component, before: Component) -> Component:
+        """What a component becomes: where nothing says which resource it is, the one that it has stays."""
+        if made.resource_id is None and made.connector_id == before.connector_id and self._says(made) is None:
+            return msgspec.structs.replace(made, resource_id=before.resource_id)
+        return made
 
     async def get(self, name: str, type: str | None = None) -> Component:
         """A component, of that type if one is given.
@@ -192,6 +198,8 @@ class Components:
         values = {key: value for key, value in {**before.config, **config}.items() if value is not None}
         _, plain = await self._fields(flavor, values)
         made = msgspec.structs.replace(before, config=plain, labels=before.labels if labels is None else labels)
+        if self._says(before) is None and self._says(made) is not None:  # the resource was for want of that
+            made = msgspec.structs.replace(made, resource_id=None)
         if secret is not None:
             taken = await self.secret_for(flavor, secret)
             made = msgspec.structs.replace(made, connector_id=None, resource_id=None, secret=taken)
@@ -283,6 +291,10 @@ class Components:
         """What a component is connected to, references as they are written; None: not connected, or what is reached."""
         if component.connector_id is None or component.resource_id is not None:
             return component.resource_id
+        return self._says(component)
+
+    def _says(self, component: Component) -> str | None:
+        """The resource that a configuration says."""
         try:
             flavor = self.flavors.find(component.type, component.flavor)
             return flavor.resource_id(m.build_config(flavor.config, component.config))
