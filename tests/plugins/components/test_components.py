@@ -175,7 +175,13 @@ async def test_a_secret_serves_instead_where_the_flavor_takes_one() -> None:
         ({"type": "artifact-stor", "flavor": "s3"}, "no component type 'artifact-stor'; did you mean 'artifact-store'"),
         ({"type": "artifact-store", "flavor": "s33"}, "no flavor 's33' of artifact-store; did you mean 's3'"),
         ({"type": "artifact-store", "flavor": "s3", "config": {}}, "field 'path' is required"),
-        ({"type": "artifact-store", "flavor": "s3", "config": {"path": "gs://a"}}, "field 'path' is malformed"),
+        *(
+            (
+                {"type": "artifact-store", "flavor": "s3", "config": {"path": path}},
+                r"malformed: it is to be s3://BUCKET",
+            )
+            for path in ("gs://a", "a", "s3://", "s3:///", "s3://a\n", "s3://a b")
+        ),
     ],
 )
 async def test_what_is_no_component(about: dict[str, object], says: str) -> None:

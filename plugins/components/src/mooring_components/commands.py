@@ -342,8 +342,8 @@ def _flavors() -> click.Command:
     def flavors(type: str | None, flavor: str | None, output: str) -> None:
         """List the flavors of component types, or the fields of one."""
         known = Flavors()
-        if type is not None and type not in known.types():
-            raise m.InvalidConfig(f"there is no component type {type!r}; {m.errors.suggest(type, known.types())}")
+        if type is not None:
+            known.check_type(type)
         if type is not None and flavor is not None:
             fields = m.types.fields_of(known.find(type, flavor).config)
             data = [{"name": one.name, "type": one.type, "required": one.required, "description": one.description}

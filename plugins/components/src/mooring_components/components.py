@@ -109,7 +109,7 @@ class Components:
             InvalidConfig, UnknownConnector, UnknownDocument: something is wrong.
         """
         self._documents.check(name, labels or {})
-        kind = self.flavors.find(self._type(type), flavor)
+        kind = self.flavors.find(type, flavor)
         _, plain = await self._fields(kind, config or {})
         if connector is not None and secret is not None:
             raise m.InvalidConfig("a component is connected or takes a secret, not both; leave one out", field="secret")
@@ -389,12 +389,6 @@ class Components:
         return []
 
     # -- steps ----------------------------------------------------------------------------------------------------
-
-    def _type(self, type: str) -> str:
-        known = self.flavors.types()
-        if type not in known:
-            raise m.InvalidConfig(f"there is no component type {type!r}; {m.errors.suggest(type, known)}", field="type")
-        return type
 
     async def _fields(self, flavor: Flavor, values: Mapping[str, Any]) -> tuple[m.Config, dict[str, Any]]:
         """A configuration with what it refers to, and what is stored of it: references as they are written."""

@@ -65,7 +65,7 @@ class Flavor(m.types.Struct, kw_only=True):
 
 
 def _path(scheme: str, place: str) -> Any:
-    pattern, text = rf"^{scheme}://\S+$", f"{scheme}://{place}[/PREFIX]"
+    pattern, text = rf"^{scheme}://[^\s/]\S*$(?!\n)", f"{scheme}://{place}[/PREFIX]"
     return msgspec.Meta(pattern=pattern, description=text, extra_json_schema={"format": "uri"})
 
 
@@ -105,7 +105,7 @@ class Cluster(m.Config):
 class Registry(m.Config):
     """A container registry."""
 
-    uri: Annotated[str, msgspec.Meta(pattern=r"^[^\s/:]+(:\d+)?(/\S*)?$", description="HOST[/REPOSITORY]")]
+    uri: Annotated[str, msgspec.Meta(pattern=r"^[^\s/:]+(:\d+)?(/\S*)?$(?!\n)", description="HOST[/REPOSITORY]")]
 
 
 class Local(m.Config):
@@ -198,12 +198,22 @@ class Flavors:
         """The flavors of a component type, by name."""
         return sorted((one for (of, _), one in self._known.items() if of == kind), key=lambda one: one.name)
 
+    def check_type(self, kind: str) -> None:
+        """Refuse what is no component type.
+
+        Raises:
+            InvalidConfig: it is none.
+        """
+        if kind not in (known := self.types()):
+            raise m.InvalidConfig(f"there is no component type {kind!r}; {m.errors.suggest(kind, known)}", field="type")
+
     def find(self, kind: str, name: str) -> Flavor:
         """A flavor.
 
         Raises:
-            InvalidConfig: there is none of that name.
+            InvalidConfig: there is no such component type, or none of that name.
         """
+        self.check_type(kind)
         if (kind, name) in self._known:
             return self._known[kind, name]
         names = [one.name for one in self.of(kind)]
