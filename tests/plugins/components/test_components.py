@@ -1,12 +1,20 @@
 """Components: registered, connected by the connector that reaches what they need, kept from what would break them."""
 
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
+import anyio
 import pytest
 
+import mooring
 import mooring as m
 import mooring_components as mc
+from mooring.assembly import Settings
 from mooring.testing import Fake, memory_broker
 from mooring_components.flavors import Flavor, flavorimpl
 
@@ -270,6 +278,36 @@ async def test_a_record_that_makes_no_sense_can_be_deleted() -> None:
         await components.delete_stack("s")
         await components.delete("x")
         assert await components.list() == []
+
+
+def test_a_record_that_cannot_be_read_is_told_of_beside_the_others(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+
+    async def fill() -> None:
+        async with mooring.open_broker(settings=settings) as broker:
+            components = mc.Components(broker)
+            for name in ("x", "y"):
+                await components.register(name, type="orchestrator", flavor="local")
+            await components.add_stack("s", ["x"])
+            await broker.named_secrets.create("db", KEYS)
+
+    anyio.run(fill)
+    with closing(sqlite3.connect(settings.store_file, isolation_level=None)) as connection:
+        connection.execute("UPDATE connectors SET settings = '{' WHERE name IN ('component/x', 'stack/s', 'secret/db')")
+    environment = os.environ | {"MOORING_HOME": str(tmp_path)}
+    for command in ("component list", "orchestrator list", "stack list", "secret list", "export"):
+        done = subprocess.run(
+            [sys.executable, "-m", "mooring", *command.split()],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 5, (command, done)
+        assert "Error: " in done.stderr
+        assert "cannot be read" in done.stderr or "damaged" in done.stderr, done.stderr
+        assert ("y" in done.stdout.split()) == (command in ("component list", "orchestrator list"))
+        assert (done.stdout == "") == (command == "export")
 
 
 async def test_what_no_plugin_reaches_is_said_so() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mooring.broker._desk import Desk
-from mooring.broker._documents import Document, Documents
+from mooring.broker._documents import Document, Documents, Listing
 from mooring.errors import InvalidConfig, MooringError
 from mooring.references import references, resolve
 from mooring.types import Connector, Secret
@@ -42,7 +42,7 @@ class NamedSecrets:
         """
         return await self._documents.get(name)
 
-    async def list(self) -> Sequence[Document]:
+    async def list(self) -> Listing:
         """All, by name."""
         return await self._documents.list()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -64,6 +64,14 @@ class Run:
         text = "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format())
         for line in self.mask(text).splitlines():
             say(line)
+
+
+def fail(run: Run, errors: Sequence[MooringError]) -> None:
+    """Tell of errors beside what was shown; the last one is the command's own."""
+    for error in errors[:-1]:
+        say(f"Error: {run.told(error)}")
+    if errors:
+        raise errors[-1]
 
 
 def guarded(run: Run, work: Callable[[], Any]) -> int:

@@ -11,7 +11,7 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete_secret
-from mooring.cli._edge import Run
+from mooring.cli._edge import Run, fail
 from mooring.cli._guided import INTRO, Guide, guiding, is_path, show_command, show_summary, stored
 from mooring.cli._lazy import LazyGroup, command
 from mooring.cli._output import Table, emit, output_option, say, short
@@ -125,6 +125,7 @@ def list_(run: Run, output: str) -> None:
     """List the secrets and their keys, without the values."""
     found = with_broker(run, lambda broker: broker.named_secrets.list(), alone=True)
     emit(output, [_data(one) for one in found], _table(found))
+    fail(run, found.damaged)
     if not found:
         say("There is no secret; to make one: mooring secret create NAME key=value")
 

@@ -19,7 +19,7 @@ from mooring.cli._completion import (
     complete_resource_type,
     complete_type,
 )
-from mooring.cli._edge import Run
+from mooring.cli._edge import Run, fail
 from mooring.cli._known import check_id, check_known, connectors_routes
 from mooring.cli._lazy import command
 from mooring.cli._output import NO_CONNECTOR, Bad, Table, emit, output_option, say, short
@@ -125,10 +125,7 @@ def list_(
     emit(
         output, (as_data(one, registry) for one in found), *([Table(COLUMNS, list(rows))] if output == "table" else [])
     )
-    for error in found.damaged[:-1]:
-        say(f"Error: {run.told(error)}")
-    if found.damaged:
-        raise found.damaged[-1]
+    fail(run, found.damaged)
     if not found:
         filtered = type_ or auth_method or resource_type or resource_id or labels or name
         say("No connector matches." if filtered else NO_CONNECTOR)

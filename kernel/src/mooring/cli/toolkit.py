@@ -10,7 +10,7 @@ import click
 
 from mooring.cli._broker import with_broker
 from mooring.cli._completion import complete, complete_connector, complete_resource, complete_secret
-from mooring.cli._edge import FAILED, Run
+from mooring.cli._edge import FAILED, Run, fail
 from mooring.cli._fields import Fields, check_required, split, values
 from mooring.cli._guided import Guide, guiding, show_command, show_summary
 from mooring.cli._lazy import CONTEXT, command
@@ -38,6 +38,7 @@ __all__ = [
     "complete_secret",
     "confirm",
     "emit",
+    "fail",
     "fields",
     "guiding",
     "labels",

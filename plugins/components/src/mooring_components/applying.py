@@ -265,8 +265,14 @@ class Exported(m.types.Struct):
 
 
 async def export(broker: m.Broker) -> Exported:
-    """The store as a document; secrets as references to environment variables, which are to be set."""
+    """The store as a document; secrets as references to environment variables, which are to be set.
+
+    Raises:
+        RecordDamaged: a record cannot be read, and would be left out.
+    """
     components = Components(broker)
+    if damaged := [*(await broker.list()).damaged, *await components.damaged()]:
+        raise damaged[0]
     connectors: dict[str, Any] = {}
     names: dict[str, str] = {}
     variables: set[str] = set()

@@ -282,14 +282,16 @@ def _list(kind: str | None) -> click.Command:
     def list_(run: Any, output: str) -> None:
         """List components, and what they are connected to."""
 
-        async def work(broker: m.Broker) -> list[Row]:
+        async def work(broker: m.Broker) -> tuple[list[Row], Sequence[m.MooringError]]:
             names = {one.id: one.name for one in await broker.list()}
             components = Components(broker)
             found = await components.list(kind)
-            return [Row(one, names.get(one.connector_id or ""), components.resource(one)) for one in found]
+            rows = [Row(one, names.get(one.connector_id or ""), components.resource(one)) for one in found]
+            return rows, await components.damaged()
 
-        found = t.with_broker(run, work, alone=True)
+        found, damaged = t.with_broker(run, work, alone=True)
         t.emit(output, [_data(one) for one in found], _table(found))
+        t.fail(run, damaged)
         if not found:
             t.say(f"There is no {kind or 'component'}; to make one: mooring {kind or 'artifact-store'} register")
 
@@ -391,14 +393,16 @@ def _stacks() -> click.Group:
     def list_(run: Any, output: str) -> None:
         """List stacks."""
 
-        async def work(broker: m.Broker) -> list[tuple[Document, list[str]]]:
-            names = {one.id: one.name for one in await Components(broker).list()}
-            stacks = await Components(broker).stacks()
-            return [(one, [names.get(part, part) for part in parts_of(one)]) for one in stacks]
+        async def work(broker: m.Broker) -> tuple[list[tuple[Document, list[str]]], Sequence[m.MooringError]]:
+            components = Components(broker)
+            names = {one.id: one.name for one in await components.list()}
+            stacks = [(one, [names.get(part, part) for part in parts_of(one)]) for one in await components.stacks()]
+            return stacks, await components.damaged()
 
-        found = t.with_broker(run, work, alone=True)
+        found, damaged = t.with_broker(run, work, alone=True)
         rows = [(t.short(one.id), one.name, parts) for one, parts in found]
         t.emit(output, [_stack_data(one) for one, _ in found], t.Table(("ID", "NAME", "COMPONENTS"), rows))
+        t.fail(run, damaged)
 
     @t.command("describe", examples=("mooring stack describe prod",))
     @click.argument("name", shell_complete=_stack_names)

@@ -172,6 +172,10 @@ class Components:
         found = (_component(one) for one in await self._documents.list())
         return [one for one in found if type in (None, one.type)]
 
+    async def damaged(self) -> Sequence[m.errors.RecordDamaged]:
+        """The errors of components and stacks whose records cannot be read, which the lists leave out."""
+        return [*(await self._documents.list()).damaged, *(await self._stacks.list()).damaged]
+
     async def configure(
         self,
         name: str,
