@@ -57,16 +57,13 @@ def listings() -> Iterator[Figure]:
 
 
 async def _register_many(home: Path) -> None:
-    from mooring_components import Components
-
     config = {"region": "eu-west-1", "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "s" * 40}
     async with mooring.open_broker(settings=Settings(home=home), system_plugins=[]) as broker:
-        components = Components(broker)
         for number in range(MANY):
             name = f"account-{number:04}"
-            await broker.register(name, type="aws", auth_method="secret-key", config=config, verify=False)
-            store = {"path": f"s3://bucket-{number:04}"}
-            await components.register(name, type="artifact-store", flavor="s3", config=store)
+            made = await broker.register(name, type="aws", auth_method="secret-key", config=config, verify=False)
+            store = {"type": "artifact-store", "flavor": "s3", "config": {"path": f"s3://bucket-{number:04}"}}
+            await broker.documents("component").add(name, store | {"connector_id": made.id})
 
 
 def issuing() -> Iterator[Figure]:

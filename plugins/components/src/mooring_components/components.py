@@ -301,7 +301,7 @@ class Components:
         """The resource that a configuration says."""
         try:
             flavor = self.flavors.find(component.type, component.flavor)
-            return flavor.resource_id(m.build_config(flavor.config, component.config))
+            return flavor.resource_id(self.flavors.build(flavor, component.config))
         except m.MooringError:
             return None
 
@@ -396,7 +396,7 @@ class Components:
 
     async def _fields(self, flavor: Flavor, values: Mapping[str, Any]) -> tuple[m.Config, dict[str, Any]]:
         """A configuration with what it refers to, and what is stored of it: references as they are written."""
-        built = m.build_config(flavor.config, await self._broker.resolve(values))
+        built = self.flavors.build(flavor, await self._broker.resolve(values))
         plain = m.types.split_config(built)[0]
         return built, plain | {name: value for name, value in values.items() if references(value)}
 

@@ -168,6 +168,7 @@ class Flavors:
     def __init__(self, plugins: Iterable[object] | None = None) -> None:
         """Take these plugins; the installed ones, unless given."""
         self._plugins = plugins
+        self._builders: dict[type[m.Config], Callable[[Mapping[str, Any]], m.Config]] = {}
 
     @cached_property
     def _known(self) -> dict[tuple[str, str], Flavor]:
@@ -189,6 +190,16 @@ class Flavors:
             if not isinstance(one, Flavor):
                 raise m.BrokenPlugin(f"a package gave a {type(one).__name__} for a flavor; report it to its author")
         return declared
+
+    def build(self, flavor: Flavor, values: Mapping[str, Any]) -> m.Config:
+        """A configuration of a flavor, whose type is looked into once: lists build many.
+
+        Raises:
+            InvalidConfig: the values are none.
+        """
+        if flavor.config not in self._builders:
+            self._builders[flavor.config] = m.types.config_builder(flavor.config)
+        return self._builders[flavor.config](values)
 
     def types(self) -> dict[str, str]:
         """The component types, and what each is."""
@@ -213,9 +224,9 @@ class Flavors:
         Raises:
             InvalidConfig: there is no such component type, or none of that name.
         """
-        self.check_type(kind)
         if (kind, name) in self._known:
             return self._known[kind, name]
+        self.check_type(kind)
         names = [one.name for one in self.of(kind)]
         raise m.InvalidConfig(f"there is no flavor {name!r} of {kind}; {m.errors.suggest(name, names)}", field="flavor")
 
