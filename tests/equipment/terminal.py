@@ -26,6 +26,7 @@ class Terminal:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.shown = ""
         self._read_to = 0
+        self._insists = False
         self._child, self._fd = pty.fork()
         if self._child == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as nohup and some CI have it
@@ -55,8 +56,7 @@ class Terminal:
     def press(self, key: bytes) -> None:
         """A key: Ctrl-C again until it ends, for Python misses one that comes just before it begins to read."""
         os.write(self._fd, key)
-        while key == b"\x03" and not select.select([self._fd], [], [], 2)[0]:
-            os.write(self._fd, key)
+        self._insists = key == b"\x03"
 
     def echoes(self) -> bool:
         """Whether what is typed is shown."""
@@ -78,8 +78,11 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
 
     def _more(self) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], PATIENCE)
-        assert ready, self.shown
+        deadline = time.monotonic() + PATIENCE
+        while not select.select([self._fd], [], [], 2)[0]:
+            assert time.monotonic() < deadline, self.shown
+            if self._insists:
+                os.write(self._fd, b"\x03")
         try:
             data = os.read(self._fd, 65536)
         except OSError:

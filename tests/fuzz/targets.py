@@ -224,7 +224,7 @@ TARGETS: dict[str, Target] = {
         slow=True,
     ),
     "registration": Target(
-        parsers=("mooring.broker._register:check_name", "mooring.broker._register:_check_labels"),
+        parsers=("mooring.broker._register:check_name", "mooring.broker._register:check_labels"),
         inputs=kernel.REGISTRATIONS,
         check=kernel.check_registration,
         slow=True,

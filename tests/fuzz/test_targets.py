@@ -33,8 +33,11 @@ READING = {"fromisoformat", "fromtimestamp", "b64decode", "urlsafe_b64decode", "
 ELSEWHERE: dict[str, str] = {
     # name: what tests it
     "mooring.testing._conformance:ConnectorConformance.test_describing_loads_no_sdk": "it reads what it has written",
+    "mooring.broker._documents:Documents.__init__": "tests/kernel/test_named_secrets.py: what is no kind",
+    "mooring_components.applying:_variable": "tests/plugins/components/test_applying.py: names that are alike",
     "mooring.broker._secrets:check_key": "tests/kernel/test_named_secrets.py",
     "mooring.cli._guided:Guide.choose": "tests/kernel/test_cli/test_guided.py: numbers that are none",
+    "mooring.cli._completion:complete_resource": "tests/kernel/test_cli/test_cli_secrets.py: ids that a shell would obey",
     "mooring.cli._audit:verify": "tests/kernel/test_cli/test_cli_audit.py: what is no digest",
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
     "mooring.broker._audit:read": "tests/kernel/test_audit.py: entries that were changed",
