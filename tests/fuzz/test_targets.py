@@ -37,7 +37,7 @@ ELSEWHERE: dict[str, str] = {
     "mooring_components.applying:_variable": "tests/plugins/components/test_applying.py: names that are alike",
     "mooring.broker._secrets:check_key": "tests/kernel/test_named_secrets.py",
     "mooring.cli._guided:Guide.choose": "tests/kernel/test_cli/test_guided.py: numbers that are none",
-    "mooring.cli._completion:complete_resource": "tests/kernel/test_cli/test_cli_secrets.py: ids that a shell would obey",
+    "mooring.cli._completion:complete_resource": "test_cli_secrets.py: ids that a shell would obey",
     "mooring.cli._audit:verify": "tests/kernel/test_cli/test_cli_audit.py: what is no digest",
     "mooring.cli._environment:sound": "tests/kernel/test_cli/test_exec.py",
     "mooring.broker._audit:read": "tests/kernel/test_audit.py: entries that were changed",
